@@ -1,0 +1,2 @@
+//! The wire formats of Celery, kombu and RedBeat, read within bounds and
+//! without ever executing what was stored.

@@ -1,0 +1,9 @@
+//! The rules, without a server: what a key is, what a payload says, what may be
+//! done to it, and what the evidence adds up to.
+//!
+//! Nothing below this folder may import `redis_module` or call a server; time
+//! is an argument, keys are byte slices, and every decision is a value. The
+//! test command checks that rule.
+
+pub mod celery;
+pub mod reply;
