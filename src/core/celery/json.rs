@@ -1,0 +1,555 @@
+//! A reader for the JSON that Python writes, one value at a time.
+//!
+//! serde_json refuses four things `json.dumps` produces: `NaN`, `Infinity`,
+//! integers of any length and lone surrogates. One such value inside a task's
+//! return value would hide the date beside it, and skipping is most of the work
+//! here anyway: of a payload with a hundred values three are wanted. So the
+//! tokens are told apart here and only escaped strings go to serde_json.
+//! Nothing recurses on the payload's depth.
+
+use std::borrow::Cow;
+
+/// The bytes are not JSON, or end too early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+type Read<T> = Result<T, Malformed>;
+
+/// A position in a JSON text.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// The closing brackets owed by the value being skipped.
+    owed: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            owed: Vec::new(),
+        }
+    }
+
+    /// Bytes not read yet.
+    pub(super) const fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
+    /// The first byte of what comes next, past white space.
+    pub(super) fn peek(&mut self) -> Read<u8> {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Ok(byte);
+            }
+            self.at += 1;
+        }
+        Err(Malformed)
+    }
+
+    /// Takes `byte`, past white space.
+    pub(super) fn expect(&mut self, byte: u8) -> Read<()> {
+        if self.peek()? == byte {
+            self.at += 1;
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
+    }
+
+    /// Takes `word` if it comes next, past white space.
+    pub(super) fn take(&mut self, word: &[u8]) -> Read<bool> {
+        self.peek()?;
+        Ok(self.word(word).is_ok())
+    }
+
+    /// Demands that nothing but white space is left.
+    pub(super) fn finish(&mut self) -> Read<()> {
+        match self.peek() {
+            Ok(_) => Err(Malformed),
+            Err(Malformed) => Ok(()),
+        }
+    }
+
+    /// Hands each member of an object to `member`, which must take its value.
+    /// Any other value is skipped: the answer says whether it was an object.
+    pub(super) fn object<F>(&mut self, member: F) -> Read<bool>
+    where
+        F: FnMut(&mut Self, &[u8]) -> Read<()>,
+    {
+        if self.peek()? != b'{' {
+            self.skip()?;
+            return Ok(false);
+        }
+        self.at += 1;
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Ok(true);
+        }
+        self.members(member)?;
+        Ok(true)
+    }
+
+    /// The rest of an object from a key on, its closing brace included.
+    pub(super) fn members<F>(&mut self, mut member: F) -> Read<()>
+    where
+        F: FnMut(&mut Self, &[u8]) -> Read<()>,
+    {
+        loop {
+            let key = self.key()?;
+            member(self, &key)?;
+            if !self.next_member()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the comma before another member, or the object's closing brace.
+    pub(super) fn next_member(&mut self) -> Read<bool> {
+        let byte = self.peek()?;
+        self.at += 1;
+        match byte {
+            b',' => Ok(true),
+            b'}' => Ok(false),
+            _ => Err(Malformed),
+        }
+    }
+
+    /// A key and the colon after it. A key that cannot be decoded is nobody's.
+    pub(super) fn key(&mut self) -> Read<Cow<'a, [u8]>> {
+        if self.peek()? != b'"' {
+            return Err(Malformed);
+        }
+        let token = self.quoted()?;
+        self.expect(b':')?;
+        Ok(if token.escaped {
+            Cow::Owned(token.decoded().unwrap_or_default().into_bytes())
+        } else {
+            Cow::Borrowed(token.inner)
+        })
+    }
+
+    /// A string; `None` for any other value, which is skipped, and for one that
+    /// is not UTF-8 or holds half a surrogate pair.
+    pub(super) fn text(&mut self) -> Read<Option<Cow<'a, str>>> {
+        if self.peek()? != b'"' {
+            self.skip()?;
+            return Ok(None);
+        }
+        let token = self.quoted()?;
+        Ok(if token.escaped {
+            token.decoded().map(Cow::Owned)
+        } else {
+            std::str::from_utf8(token.inner).ok().map(Cow::Borrowed)
+        })
+    }
+
+    /// An integer that fits; `None` for any other value, which is skipped.
+    pub(super) fn integer(&mut self) -> Read<Option<i64>> {
+        Ok(self.digits()?.and_then(|digits| digits.parse().ok()))
+    }
+
+    /// A finite number; `None` for any other value, which is skipped.
+    pub(super) fn number(&mut self) -> Read<Option<f64>> {
+        Ok(self
+            .digits()?
+            .and_then(|digits| digits.parse().ok())
+            .filter(|number: &f64| number.is_finite()))
+    }
+
+    /// The text of a number; `None` for any other value, which is skipped.
+    fn digits(&mut self) -> Read<Option<&'a str>> {
+        let first = self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        if !matches!(first, b'-' | b'0'..=b'9') {
+            return Ok(None);
+        }
+        let token = self.bytes.get(start..self.at).unwrap_or_default();
+        Ok(std::str::from_utf8(token).ok())
+    }
+
+    /// `true` or `false`; `None` for any other value, which is skipped.
+    pub(super) fn flag(&mut self) -> Read<Option<bool>> {
+        let first = self.peek()?;
+        self.skip()?;
+        Ok(match first {
+            b't' => Some(true),
+            b'f' => Some(false),
+            _ => None,
+        })
+    }
+
+    /// Whether Python counts the value as true. A list or an object counts as
+    /// true even when empty: no reader here needs to know.
+    pub(super) fn truth(&mut self) -> Read<bool> {
+        match self.peek()? {
+            b'"' => Ok(!self.quoted()?.inner.is_empty()),
+            b'-' | b'0'..=b'9' => Ok(self.number()? != Some(0.0)),
+            first => {
+                self.skip()?;
+                Ok(!matches!(first, b'n' | b'f'))
+            }
+        }
+    }
+
+    /// Passes a string known to hold no escape at the speed of memory, without
+    /// looking at what it holds.
+    ///
+    /// # Errors
+    ///
+    /// Where no quote follows within `most` bytes, or a backslash comes first:
+    /// the reader then stands where it stood.
+    pub(super) fn skip_plain(&mut self, most: usize) -> Read<()> {
+        if self.peek()? != b'"' {
+            return Err(Malformed);
+        }
+        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
+        let window = rest.get(..most).unwrap_or(rest);
+        let found = memchr::memchr2(b'"', b'\\', window).ok_or(Malformed)?;
+        if window.get(found) != Some(&b'"') {
+            return Err(Malformed);
+        }
+        self.at += found + 2;
+        Ok(())
+    }
+
+    /// Passes one value of any kind and depth.
+    pub(super) fn skip(&mut self) -> Read<()> {
+        self.owed.clear();
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.quoted()?;
+                }
+                b'[' => {
+                    self.at += 1;
+                    if self.peek()? != b']' {
+                        self.owed.push(b']');
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                b'{' => {
+                    self.at += 1;
+                    if self.peek()? != b'}' {
+                        self.skip_key()?;
+                        self.owed.push(b'}');
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                b'-' | b'0'..=b'9' => self.skip_number()?,
+                b'n' => self.word(b"null")?,
+                b't' => self.word(b"true")?,
+                b'f' => self.word(b"false")?,
+                b'N' => self.word(b"NaN")?,
+                b'I' => self.word(b"Infinity")?,
+                _ => return Err(Malformed),
+            }
+            loop {
+                let Some(&closing) = self.owed.last() else {
+                    return Ok(());
+                };
+                let byte = self.peek()?;
+                self.at += 1;
+                if byte == closing {
+                    self.owed.pop();
+                } else if byte == b',' {
+                    if closing == b'}' {
+                        self.skip_key()?;
+                    }
+                    break;
+                } else {
+                    return Err(Malformed);
+                }
+            }
+        }
+    }
+
+    fn skip_key(&mut self) -> Read<()> {
+        if self.peek()? != b'"' {
+            return Err(Malformed);
+        }
+        self.quoted()?;
+        self.expect(b':')
+    }
+
+    fn word(&mut self, word: &[u8]) -> Read<()> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if rest.starts_with(word) {
+            self.at += word.len();
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
+    }
+
+    fn skip_number(&mut self) -> Read<()> {
+        if self.bytes.get(self.at) == Some(&b'-') {
+            self.at += 1;
+            if self.bytes.get(self.at) == Some(&b'I') {
+                return self.word(b"Infinity");
+            }
+        }
+        if self.bytes.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.skip_digits()?;
+        }
+        if self.bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.skip_digits()?;
+        }
+        if matches!(self.bytes.get(self.at), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.bytes.get(self.at), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.skip_digits()?;
+        }
+        Ok(())
+    }
+
+    /// One digit or more.
+    fn skip_digits(&mut self) -> Read<()> {
+        let start = self.at;
+        while matches!(self.bytes.get(self.at), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at > start {
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
+    }
+
+    /// A string, from its opening quote on.
+    fn quoted(&mut self) -> Read<Quoted<'a>> {
+        let start = self.at;
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            let rest = self.bytes.get(self.at..).ok_or(Malformed)?;
+            let run = rest
+                .iter()
+                .position(|&byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
+                .ok_or(Malformed)?;
+            self.at += run + 1;
+            match rest.get(run) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.skip_escape()?;
+                }
+                _ => return Err(Malformed),
+            }
+        }
+        let whole = self.bytes.get(start..self.at).ok_or(Malformed)?;
+        let inner = self.bytes.get(start + 1..self.at - 1).ok_or(Malformed)?;
+        Ok(Quoted {
+            whole,
+            inner,
+            escaped,
+        })
+    }
+
+    /// What follows a backslash.
+    fn skip_escape(&mut self) -> Read<()> {
+        let length = match self.bytes.get(self.at) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 1,
+            Some(b'u') => {
+                let hex = self.bytes.get(self.at + 1..self.at + 5).ok_or(Malformed)?;
+                if !hex.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(Malformed);
+                }
+                5
+            }
+            _ => return Err(Malformed),
+        };
+        self.at += length;
+        Ok(())
+    }
+}
+
+/// A string as it stands in the text.
+struct Quoted<'a> {
+    /// With its quotes.
+    whole: &'a [u8],
+    /// Without them.
+    inner: &'a [u8],
+    escaped: bool,
+}
+
+impl Quoted<'_> {
+    fn decoded(&self) -> Option<String> {
+        serde_json::from_slice(self.whole).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts(text: &[u8]) -> bool {
+        let mut reader = Reader::new(text);
+        reader.skip().is_ok() && reader.finish().is_ok()
+    }
+
+    #[test]
+    fn agrees_with_serde_json_on_what_is_json() {
+        let rows: &[&str] = &[
+            "0",
+            "-0",
+            "-",
+            "01",
+            "1.",
+            ".5",
+            "1.5",
+            "1e5",
+            "1e",
+            "1E+5",
+            "1e-",
+            "+1",
+            "0x1",
+            "--1",
+            "true",
+            "tru",
+            "truex",
+            "null",
+            "nul",
+            "false",
+            "[]",
+            "[1]",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "[1,2]",
+            "[",
+            "]",
+            "[]]",
+            "[1}",
+            "{}",
+            "{\"a\":1}",
+            "{\"a\":1,}",
+            "{\"a\" 1}",
+            "{\"a\"}",
+            "{a:1}",
+            "{1:1}",
+            "{,}",
+            "{\"a\":1]",
+            "{\"a\":{\"b\":[{}]}}",
+            " [ 1 , { \"a\" : null } ] ",
+            "\"\"",
+            "\"a",
+            "\"a\\\"",
+            "\"a\\\\\"",
+            "\"\\u00e9\"",
+            "\"\\u00g9\"",
+            "\"\\u00\"",
+            "\"\\x\"",
+            "\"a\nb\"",
+            "\"a\tb\"",
+            "\"a\u{7f}b\"",
+            "",
+            " ",
+            "1 1",
+            "{}{}",
+            "\u{feff}{}",
+            "\u{0}",
+            "[1\u{0}]",
+        ];
+        for text in rows {
+            let reference = serde_json::from_str::<serde_json::Value>(text).is_ok();
+            assert_eq!(accepts(text.as_bytes()), reference, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn reads_what_only_python_writes() {
+        let thousand = "9".repeat(1000);
+        let rows: &[(&str, &str)] = &[
+            ("not a number", "[NaN, 1]"),
+            ("infinity", "Infinity"),
+            ("negative infinity", "[-Infinity]"),
+            ("an integer of a thousand digits", &thousand),
+            ("a float out of range", "1e999"),
+            ("half a surrogate pair", r#""\ud800""#),
+        ];
+        for (row, text) in rows {
+            assert!(accepts(text.as_bytes()), "{row}");
+        }
+        for text in ["Nan", "-NaN", "Infinit", "-Inf", "nan", "1NaN"] {
+            assert!(!accepts(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn takes_scalars_and_skips_what_is_something_else() {
+        let text = |json: &'static str| Reader::new(json.as_bytes()).text();
+        let integer = |json: &'static str| Reader::new(json.as_bytes()).integer();
+        let number = |json: &'static str| Reader::new(json.as_bytes()).number();
+        assert!(matches!(
+            text(r#""plain""#),
+            Ok(Some(Cow::Borrowed("plain")))
+        ));
+        assert_eq!(text(r#""\u00e9\n""#), Ok(Some("é\n".into())));
+        assert_eq!(text(r#""\ud800""#), Ok(None));
+        assert_eq!(text("[\"a\"]"), Ok(None));
+        assert_eq!(text("12"), Ok(None));
+        assert_eq!(text("\"open"), Err(Malformed));
+        assert_eq!(Reader::new(b"\"\xff\"").text(), Ok(None));
+        assert_eq!(integer("-12"), Ok(Some(-12)));
+        assert_eq!(integer("1.0"), Ok(None));
+        assert_eq!(integer("99999999999999999999"), Ok(None));
+        assert_eq!(integer("\"1\""), Ok(None));
+        assert_eq!(number("-1.5e3"), Ok(Some(-1500.0)));
+        assert_eq!(number("1e999"), Ok(None));
+        assert_eq!(number("-Infinity"), Ok(None));
+        assert_eq!(number("NaN"), Ok(None));
+    }
+
+    #[test]
+    fn counts_values_as_true_the_way_python_does() {
+        let rows = [
+            ("true", true),
+            ("1", true),
+            ("\"no\"", true),
+            ("false", false),
+            ("null", false),
+            ("0", false),
+            ("0.0", false),
+            ("\"\"", false),
+        ];
+        for (json, expected) in rows {
+            assert_eq!(Reader::new(json.as_bytes()).truth(), Ok(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_plain_string_is_passed_only_within_its_bound_and_without_escapes() {
+        let rows: &[(&str, &str, bool)] = &[
+            ("ends in time", r#""abc""#, true),
+            ("empty", r#""""#, true),
+            ("too long", r#""abcd""#, false),
+            ("an escape first", r#""a\"""#, false),
+            ("never closed", r#""abc"#, false),
+            ("no string", "123", false),
+        ];
+        for (row, json, passed) in rows {
+            let mut reader = Reader::new(json.as_bytes());
+            assert_eq!(reader.skip_plain(4).is_ok(), *passed, "{row}");
+            assert_eq!(reader.left() == 0, *passed, "{row}");
+        }
+    }
+
+    #[test]
+    fn two_million_open_brackets_end_in_an_error_and_not_in_a_crash() {
+        assert!(!accepts(&b"[".repeat(2_000_000)));
+        let mut balanced = b"[".repeat(2_000_000);
+        balanced.extend(b"]".repeat(2_000_000));
+        assert!(accepts(&balanced));
+        assert!(!accepts(&b"{\"a\":".repeat(500_000)));
+    }
+}
