@@ -58,12 +58,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes `word` if it comes next, past white space.
-    pub(super) fn take(&mut self, word: &[u8]) -> Read<bool> {
-        self.peek()?;
-        Ok(self.word(word).is_ok())
-    }
-
     /// Demands that nothing but white space is left.
     pub(super) fn finish(&mut self) -> Read<()> {
         match self.peek() {
@@ -98,7 +92,7 @@ impl<'a> Reader<'a> {
     {
         loop {
             let key = self.key()?;
-            member(self, &key)?;
+            member(self, key)?;
             if !self.next_member()? {
                 return Ok(());
             }
@@ -116,18 +110,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A key and the colon after it. A key that cannot be decoded is nobody's.
-    pub(super) fn key(&mut self) -> Read<Cow<'a, [u8]>> {
+    /// A key and the colon after it, escapes as written: no encoder escapes the
+    /// letters of a key that is looked for here.
+    fn key(&mut self) -> Read<&'a [u8]> {
         if self.peek()? != b'"' {
             return Err(Malformed);
         }
         let token = self.quoted()?;
         self.expect(b':')?;
-        Ok(if token.escaped {
-            Cow::Owned(token.decoded().unwrap_or_default().into_bytes())
-        } else {
-            Cow::Borrowed(token.inner)
-        })
+        Ok(token.inner)
     }
 
     /// A string; `None` for any other value, which is skipped, and for one that
@@ -194,25 +185,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes a string known to hold no escape at the speed of memory, without
-    /// looking at what it holds.
-    ///
-    /// # Errors
-    ///
-    /// Where no quote follows within `most` bytes, or a backslash comes first:
-    /// the reader then stands where it stood.
-    pub(super) fn skip_plain(&mut self, most: usize) -> Read<()> {
-        if self.peek()? != b'"' {
-            return Err(Malformed);
+    /// Passes `lead`, which ends in an opening quote, and its string, at the
+    /// speed of memory and without a look at what the string holds. Where the
+    /// text does not begin so, no quote follows within `most` bytes or a
+    /// backslash comes first, nothing is passed.
+    pub(super) fn skip_plain(&mut self, lead: &[u8], most: usize) -> bool {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(string) = rest.strip_prefix(lead) else {
+            return false;
+        };
+        let window = string.get(..most).unwrap_or(string);
+        match memchr::memchr2(b'"', b'\\', window) {
+            Some(end) if window.get(end) == Some(&b'"') => {
+                self.at += lead.len() + end + 1;
+                true
+            }
+            _ => false,
         }
-        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
-        let window = rest.get(..most).unwrap_or(rest);
-        let found = memchr::memchr2(b'"', b'\\', window).ok_or(Malformed)?;
-        if window.get(found) != Some(&b'"') {
-            return Err(Malformed);
-        }
-        self.at += found + 2;
-        Ok(())
     }
 
     /// Passes one value of any kind and depth.
@@ -234,7 +223,7 @@ impl<'a> Reader<'a> {
                 b'{' => {
                     self.at += 1;
                     if self.peek()? != b'}' {
-                        self.skip_key()?;
+                        self.key()?;
                         self.owed.push(b'}');
                         continue;
                     }
@@ -258,7 +247,7 @@ impl<'a> Reader<'a> {
                     self.owed.pop();
                 } else if byte == b',' {
                     if closing == b'}' {
-                        self.skip_key()?;
+                        self.key()?;
                     }
                     break;
                 } else {
@@ -266,14 +255,6 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-    }
-
-    fn skip_key(&mut self) -> Read<()> {
-        if self.peek()? != b'"' {
-            return Err(Malformed);
-        }
-        self.quoted()?;
-        self.expect(b':')
     }
 
     fn word(&mut self, word: &[u8]) -> Read<()> {
@@ -332,10 +313,7 @@ impl<'a> Reader<'a> {
         let mut escaped = false;
         loop {
             let rest = self.bytes.get(self.at..).ok_or(Malformed)?;
-            let run = rest
-                .iter()
-                .position(|&byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
-                .ok_or(Malformed)?;
+            let run = plain_run(rest);
             self.at += run + 1;
             match rest.get(run) {
                 Some(b'"') => break,
@@ -343,6 +321,7 @@ impl<'a> Reader<'a> {
                     escaped = true;
                     self.skip_escape()?;
                 }
+                // A control character, or no byte at all.
                 _ => return Err(Malformed),
             }
         }
@@ -371,6 +350,34 @@ impl<'a> Reader<'a> {
         self.at += length;
         Ok(())
     }
+}
+
+/// How many bytes come before a quote, a backslash or a control character.
+///
+/// Eight at a time: a byte of `word` that is zero, or below a limit, sets its
+/// own highest bit. Borrows make bits above the first hit unreliable, and only
+/// the first is used.
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    const fn below(word: u64, limit: u8) -> u64 {
+        word.wrapping_sub(ONES * limit as u64) & !word & HIGH
+    }
+    let (words, rest) = bytes.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = below(word ^ (ONES * b'"' as u64), 1);
+        let backslash = below(word ^ (ONES * b'\\' as u64), 1);
+        let hits = quote | backslash | below(word, 0x20);
+        if hits != 0 {
+            return index * 8 + hits.trailing_zeros() as usize / 8;
+        }
+    }
+    let tail = rest
+        .iter()
+        .take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f))
+        .count();
+    words.len() * 8 + tail
 }
 
 /// A string as it stands in the text.
@@ -530,18 +537,40 @@ mod tests {
     #[test]
     fn a_plain_string_is_passed_only_within_its_bound_and_without_escapes() {
         let rows: &[(&str, &str, bool)] = &[
-            ("ends in time", r#""abc""#, true),
-            ("empty", r#""""#, true),
-            ("too long", r#""abcd""#, false),
-            ("an escape first", r#""a\"""#, false),
-            ("never closed", r#""abc"#, false),
-            ("no string", "123", false),
+            ("ends in time", r#"["abc""#, true),
+            ("empty", r#"["""#, true),
+            ("too long", r#"["abcd""#, false),
+            ("an escape first", r#"["a\"""#, false),
+            ("never closed", r#"["abc"#, false),
+            ("another lead", r#"{"abc""#, false),
+            ("nothing", "", false),
         ];
         for (row, json, passed) in rows {
             let mut reader = Reader::new(json.as_bytes());
-            assert_eq!(reader.skip_plain(4).is_ok(), *passed, "{row}");
-            assert_eq!(reader.left() == 0, *passed, "{row}");
+            assert_eq!(reader.skip_plain(b"[\"", 4), *passed, "{row}");
+            let left = if *passed { 0 } else { json.len() };
+            assert_eq!(reader.left(), left, "{row}");
         }
+    }
+
+    #[test]
+    fn a_run_of_plain_bytes_ends_where_a_byte_by_byte_search_ends() {
+        let naive = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
+                .unwrap_or(bytes.len())
+        };
+        for byte in 0..=u8::MAX {
+            for at in 0..20 {
+                for around in [b'a', 0x80, 0xff, b'!', b'#', b' ', byte] {
+                    let mut bytes = [around; 20];
+                    bytes[at] = byte;
+                    assert_eq!(plain_run(&bytes), naive(&bytes), "{bytes:?}");
+                }
+            }
+        }
+        assert_eq!(plain_run(b""), 0);
     }
 
     #[test]
