@@ -1,5 +1,6 @@
 //! The wire formats of Celery, kombu and RedBeat, read within bounds and
 //! without ever executing what was stored.
 
+pub mod envelope;
 mod json;
 pub mod result;

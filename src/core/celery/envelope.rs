@@ -1,0 +1,719 @@
+//! kombu's message envelope: an element of a queue's list, or a value of the
+//! hash of deliveries nobody acknowledged yet.
+//!
+//! The envelope is JSON whatever the task's serializer or compression: only
+//! `body` is opaque, and is passed over without being decoded or copied.
+//! Source: kombu 5.7 `kombu/transport/virtual/base.py` `prepare_message` and
+//! celery 5.7 `celery/app/amqp.py` `as_task_v2`.
+
+use std::borrow::Cow;
+
+use super::json::{Malformed, Reader};
+use super::result::parse_date;
+
+/// The most that is read of a message apart from its body, in bytes: celery
+/// cuts `argsrepr` and `kwargsrepr` at 1024 characters each, so a real one
+/// stays below 4 KB unless its user adds headers.
+pub const MAX_ENVELOPE: usize = 64 * 1024;
+
+/// The longest body that is passed over, in bytes. Looking for its closing
+/// quote takes about 1 ms there.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// How a message begins, as `json.dumps` puts it with either of its usual
+/// separators.
+const LEADS: [&[u8]; 2] = [br#"{"body": ""#, br#"{"body":""#];
+
+/// What a message says of itself outside its body.
+///
+/// Text is as written, `None` where absent, null or of another type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// Header `task`: the task's name, in protocol 2 only.
+    pub task: Option<Cow<'a, str>>,
+    /// Header `id`: the task's id, in protocol 2 only.
+    pub id: Option<Cow<'a, str>>,
+    /// Header `origin`: `gen<pid>@<host>` of the process that sent it.
+    pub origin: Option<Cow<'a, str>>,
+    /// Header `parent_id`: the task that sent it.
+    pub parent_id: Option<Cow<'a, str>>,
+    /// Header `root_id`: the first task of the workflow.
+    pub root_id: Option<Cow<'a, str>>,
+    /// Header `celery_beat_task`: beat sent it. Celery 5.7 and later
+    /// (`celery/beat.py`); `false` proves nothing before that.
+    pub beat: bool,
+    /// Header `periodic_task_name`: the schedule's entry, by
+    /// django-celery-beat 2.3.0 and later (`schedulers.py`).
+    pub periodic_task_name: Option<Cow<'a, str>>,
+    /// Header `eta`: not to be run before, in Unix ms.
+    pub eta_ms: Option<i64>,
+    /// Header `expires`: not to be run after, in Unix ms.
+    pub expires_ms: Option<i64>,
+    /// Property `expiration`: how long it was good for when sent, in ms.
+    pub expiration_ms: Option<i64>,
+    /// Header `retries`: how often it was tried before.
+    pub retries: Option<i64>,
+    /// It was put back after a delivery that nobody acknowledged.
+    pub redelivered: bool,
+    /// Header `ignore_result`: no result will be stored.
+    pub ignore_result: bool,
+    /// Header `ticket`: the question that this control reply answers.
+    pub ticket: Option<Cow<'a, str>>,
+    /// Property `priority`; 0 is the highest to kombu's Redis transport.
+    pub priority: Option<i64>,
+    /// `properties.delivery_info.exchange`; empty is the default exchange.
+    pub exchange: Option<Cow<'a, str>>,
+    /// `properties.delivery_info.routing_key`.
+    pub routing_key: Option<Cow<'a, str>>,
+    /// Property `delivery_tag`: the field of the unacknowledged hash.
+    pub delivery_tag: Option<Cow<'a, str>>,
+    /// Property `correlation_id`: the task's id again.
+    pub correlation_id: Option<Cow<'a, str>>,
+    /// Property `reply_to`: the same for all messages of one process.
+    pub reply_to: Option<Cow<'a, str>>,
+}
+
+/// What a message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A task of protocol 2, celery 4 and later.
+    Task,
+    /// A worker's answer to a control command (kombu `kombu/pidbox.py`).
+    PidboxReply,
+    /// A task of protocol 1 or a result of the rpc backend: what tells them
+    /// apart is in the body.
+    Other,
+}
+
+impl Envelope<'_> {
+    /// What the message carries.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        if self.ticket.is_some() {
+            Kind::PidboxReply
+        } else if self.task.is_some() && self.id.is_some() {
+            Kind::Task
+        } else {
+            Kind::Other
+        }
+    }
+
+    /// Unix ms of publishing, known only for a task sent with `expires`.
+    ///
+    /// Celery 5.2.7 and later write both the moment and the span
+    /// (`celery/app/base.py` `send_task`). A span of 0 is what they write for
+    /// a moment that had passed already, and says nothing.
+    #[must_use]
+    pub fn published_at_ms(&self) -> Option<i64> {
+        let span = self.expiration_ms.filter(|ms| *ms > 0)?;
+        self.expires_ms?.checked_sub(span)
+    }
+}
+
+/// A delivery that nobody acknowledged yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unacked<'a> {
+    /// The message, as it lay in the queue.
+    pub envelope: Envelope<'a>,
+    /// Where it goes if it is restored; empty is the default exchange.
+    pub exchange: Cow<'a, str>,
+    /// The routing key it goes there with.
+    pub routing_key: Cow<'a, str>,
+}
+
+/// Reads a list element. `Some` only for an object with `body`, `headers`,
+/// `properties.delivery_tag` and `properties.delivery_info`: it is kombu's for
+/// certain then.
+///
+/// `None` also for a message larger than [`MAX_ENVELOPE`] beside its body, for
+/// a body larger than [`MAX_BODY`], and for one of more than [`MAX_ENVELOPE`]
+/// that does not come first or holds a backslash; kombu's body is base64 and
+/// comes first.
+#[must_use]
+pub fn read(element: &[u8]) -> Option<Envelope<'_>> {
+    let mut reader = Reader::new(element);
+    let envelope = message(&mut reader).ok()?;
+    reader.finish().ok()?;
+    Some(envelope)
+}
+
+/// Reads a value of the unacknowledged hash: `[message, exchange, routing_key]`
+/// (kombu `kombu/transport/redis.py` `QoS.append`), within the bounds of
+/// [`read`].
+#[must_use]
+pub fn read_unacked(value: &[u8]) -> Option<Unacked<'_>> {
+    let mut reader = Reader::new(value.strip_prefix(b"[")?);
+    let envelope = message(&mut reader).ok()?;
+    reader.expect(b',').ok()?;
+    let exchange = reader.text().ok()??;
+    reader.expect(b',').ok()?;
+    let routing_key = reader.text().ok()??;
+    reader.expect(b']').ok()?;
+    reader.finish().ok()?;
+    Some(Unacked {
+        envelope,
+        exchange,
+        routing_key,
+    })
+}
+
+/// The parts that make a message kombu's.
+#[derive(Default)]
+struct Parts {
+    body: bool,
+    headers: bool,
+    properties: bool,
+    delivery_info: bool,
+}
+
+fn message<'a>(reader: &mut Reader<'a>) -> Result<Envelope<'a>, Malformed> {
+    let mut found = Envelope::default();
+    let mut parts = Parts {
+        body: LEADS.iter().any(|lead| reader.skip_plain(lead, MAX_BODY)),
+        ..Parts::default()
+    };
+    within_bound(reader)?;
+    if !parts.body {
+        reader.expect(b'{')?;
+    } else if !reader.next_member()? {
+        return Err(Malformed);
+    }
+    reader.members(|reader, key| match key {
+        b"body" => {
+            once(&mut parts.body)?;
+            reader.skip()
+        }
+        b"headers" => {
+            once(&mut parts.headers)?;
+            headers(reader, &mut found)
+        }
+        b"properties" => {
+            once(&mut parts.properties)?;
+            parts.delivery_info = properties(reader, &mut found)?;
+            Ok(())
+        }
+        _ => reader.skip(),
+    })?;
+    if parts.body && parts.headers && parts.delivery_info && found.delivery_tag.is_some() {
+        Ok(found)
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// Fails where more is left than may be read value by value.
+const fn within_bound(reader: &Reader<'_>) -> Result<(), Malformed> {
+    if reader.left() <= MAX_ENVELOPE {
+        Ok(())
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// Marks a part as seen. A second one would leave a mixture of both, and kombu
+/// writes none.
+const fn once(seen: &mut bool) -> Result<(), Malformed> {
+    if *seen {
+        return Err(Malformed);
+    }
+    *seen = true;
+    Ok(())
+}
+
+/// Null headers count as none: other clients of the protocol write them.
+fn headers<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<(), Malformed> {
+    let null = reader.peek()? == b'n';
+    let object = reader.object(|reader, key| {
+        match key {
+            b"task" => found.task = reader.text()?,
+            b"id" => found.id = reader.text()?,
+            b"origin" => found.origin = reader.text()?,
+            b"parent_id" => found.parent_id = reader.text()?,
+            b"root_id" => found.root_id = reader.text()?,
+            b"celery_beat_task" => found.beat = reader.flag()? == Some(true),
+            b"periodic_task_name" => found.periodic_task_name = reader.text()?,
+            b"eta" => found.eta_ms = date(reader)?,
+            b"expires" => found.expires_ms = date(reader)?,
+            b"retries" => found.retries = reader.integer()?,
+            b"redelivered" => found.redelivered |= reader.flag()? == Some(true),
+            b"ignore_result" => found.ignore_result = reader.flag()? == Some(true),
+            b"ticket" => found.ticket = reader.text()?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    if object || null {
+        Ok(())
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// Answers whether the properties hold an object `delivery_info`.
+fn properties<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<bool, Malformed> {
+    let mut delivery_info = false;
+    // kombu 3 kept the priority in delivery_info; where both stand, the
+    // property is what the queue was chosen by.
+    let mut older_priority = None;
+    reader.object(|reader, key| {
+        match key {
+            b"delivery_tag" => found.delivery_tag = reader.text()?,
+            b"correlation_id" => found.correlation_id = reader.text()?,
+            b"reply_to" => found.reply_to = reader.text()?,
+            b"priority" => found.priority = reader.integer()?,
+            b"expiration" => found.expiration_ms = span_ms(reader)?,
+            b"delivery_info" => {
+                delivery_info = reader.object(|reader, key| {
+                    match key {
+                        b"exchange" => found.exchange = reader.text()?,
+                        b"routing_key" => found.routing_key = reader.text()?,
+                        b"priority" => older_priority = reader.integer()?,
+                        b"redelivered" => found.redelivered |= reader.flag()? == Some(true),
+                        _ => reader.skip()?,
+                    }
+                    Ok(())
+                })?;
+            }
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    found.priority = found.priority.or(older_priority);
+    Ok(delivery_info)
+}
+
+fn date(reader: &mut Reader<'_>) -> Result<Option<i64>, Malformed> {
+    Ok(reader.text()?.as_deref().and_then(parse_date))
+}
+
+/// AMQP wants `expiration` as text, and kombu writes it so
+/// (`kombu/messaging.py`); others write the number.
+fn span_ms(reader: &mut Reader<'_>) -> Result<Option<i64>, Malformed> {
+    if reader.peek()? == b'"' {
+        Ok(reader.text()?.and_then(|text| text.parse().ok()))
+    } else {
+        reader.integer()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As celery 5.7 and kombu 5.7 wrote it into `unacked`.
+    const LATE: &str = r#"{"body": "W1s2MF0sIHt9LCB7ImNhbGxiYWNrcyI6IG51bGx9XQ==", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"lang": "py", "task": "labapp.late", "id": "5932f627-0000-4000-8000-000000000001", "shadow": null, "eta": null, "expires": null, "group": null, "group_index": null, "retries": 0, "timelimit": [null, null], "root_id": "5932f627-0000-4000-8000-000000000001", "parent_id": null, "argsrepr": "(60,)", "kwargsrepr": "{}", "origin": "gen20669@vm", "ignore_result": false, "replaced_task_nesting": 0, "stamped_headers": null, "stamps": {}}, "properties": {"correlation_id": "5932f627-0000-4000-8000-000000000001", "reply_to": "6f1e0b9a-0000-3000-8000-000000000002", "delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": "celery"}, "priority": 0, "body_encoding": "base64", "delivery_tag": "0a9d5b1c-0000-4000-8000-000000000003"}}"#;
+
+    /// A message with these headers, properties beside the needed ones, and
+    /// members of `delivery_info`.
+    fn with(headers: &str, properties: &str, delivery_info: &str) -> String {
+        format!(
+            r#"{{"body":"e30=","content-type":"application/json","headers":{{{headers}}},"properties":{{{properties}"delivery_tag":"tag","delivery_info":{{{delivery_info}}}}}}}"#
+        )
+    }
+
+    /// What is read of such a message, which lives as long as the tests.
+    fn read_with(headers: &str, properties: &str, delivery_info: &str) -> Envelope<'static> {
+        let element: &'static str = with(headers, properties, delivery_info).leak();
+        read(element.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn reads_a_task_as_celery_sends_it() {
+        let found = read(LATE.as_bytes()).unwrap();
+        let id = "5932f627-0000-4000-8000-000000000001";
+        let expected = Envelope {
+            task: Some("labapp.late".into()),
+            id: Some(id.into()),
+            origin: Some("gen20669@vm".into()),
+            root_id: Some(id.into()),
+            retries: Some(0),
+            priority: Some(0),
+            exchange: Some("".into()),
+            routing_key: Some("celery".into()),
+            delivery_tag: Some("0a9d5b1c-0000-4000-8000-000000000003".into()),
+            correlation_id: Some(id.into()),
+            reply_to: Some("6f1e0b9a-0000-3000-8000-000000000002".into()),
+            ..Envelope::default()
+        };
+        assert_eq!(found, expected);
+        assert_eq!(found.kind(), Kind::Task);
+        assert!(matches!(found.task, Some(Cow::Borrowed(_))));
+        assert_eq!(found.published_at_ms(), None);
+
+        let unspaced = LATE.replace(": ", ":").replace(", ", ",");
+        assert_eq!(read(unspaced.as_bytes()), Some(expected));
+    }
+
+    #[test]
+    fn reads_an_unacknowledged_delivery() {
+        let value = format!(r#"[{LATE}, "", "celery"]"#);
+        let found = read_unacked(value.as_bytes()).unwrap();
+        assert_eq!(Some(found.envelope), read(LATE.as_bytes()));
+        assert_eq!((&*found.exchange, &*found.routing_key), ("", "celery"));
+
+        let rows = [
+            ("two parts", format!(r#"[{LATE}, ""]"#)),
+            ("four parts", format!(r#"[{LATE}, "", "celery", 1]"#)),
+            ("a null exchange", format!(r#"[{LATE}, null, "celery"]"#)),
+            ("a number for a key", format!(r#"[{LATE}, "", 1]"#)),
+            ("something after it", format!(r#"[{LATE}, "", "celery"]]"#)),
+            ("the message alone", LATE.to_owned()),
+            ("the message is text", r#"["{}", "", "celery"]"#.to_owned()),
+            ("empty", "[]".to_owned()),
+        ];
+        for (row, value) in rows {
+            assert_eq!(read_unacked(value.as_bytes()), None, "{row}");
+        }
+    }
+
+    #[test]
+    fn tells_the_kinds_of_message_apart() {
+        let rows = [
+            ("protocol 2", r#""task":"a.b","id":"i""#, Kind::Task),
+            (
+                "a control reply",
+                r#""ticket":"t","clock":7"#,
+                Kind::PidboxReply,
+            ),
+            ("protocol 1 or rpc", "", Kind::Other),
+            ("a task without an id", r#""task":"a.b""#, Kind::Other),
+            ("a null task", r#""task":null,"id":null"#, Kind::Other),
+        ];
+        for (row, headers, expected) in rows {
+            let found = read_with(headers, "", "").kind();
+            assert_eq!(found, expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn knows_the_moment_of_publishing_from_the_expiry() {
+        // 2026-11-25T03:49:02.790Z, from a captured message.
+        let published = Some(1_795_578_542_790);
+        let rows = [
+            (
+                "text",
+                r#""expires":"2026-11-25T03:50:02.790000+00:00""#,
+                r#""expiration":"60000","#,
+                published,
+            ),
+            (
+                "a number",
+                r#""expires":"2026-11-25T03:50:02.790000+00:00""#,
+                r#""expiration":60000,"#,
+                published,
+            ),
+            (
+                "already past when sent",
+                r#""expires":"2026-11-25T03:50:02.79""#,
+                r#""expiration":"0","#,
+                None,
+            ),
+            (
+                "celery 4.4: no span",
+                r#""expires":"2026-11-25T03:50:02.79""#,
+                "",
+                None,
+            ),
+            (
+                "no moment",
+                r#""expires":null"#,
+                r#""expiration":"60000","#,
+                None,
+            ),
+            (
+                "a span of text",
+                r#""expires":"2026-11-25T03:50:02.79""#,
+                r#""expiration":"soon","#,
+                None,
+            ),
+            (
+                "a null span",
+                r#""expires":"2026-11-25T03:50:02.79""#,
+                r#""expiration":null,"#,
+                None,
+            ),
+            (
+                "a span beyond all numbers",
+                r#""expires":"2026-11-25T03:50:02.79""#,
+                r#""expiration":"99999999999999999999","#,
+                None,
+            ),
+            (
+                "the longest span",
+                r#""expires":"2026-11-25T03:50:02.79""#,
+                r#""expiration":9223372036854775807,"#,
+                Some(1_795_578_602_790 - i64::MAX),
+            ),
+        ];
+        for (row, headers, properties, expected) in rows {
+            let found = read_with(headers, properties, "");
+            assert_eq!(found.published_at_ms(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn reads_what_only_some_messages_have() {
+        let beat = read_with(
+            r#""celery_beat_task":true,"periodic_task_name":"nightly clean""#,
+            "",
+            "",
+        );
+        assert!(beat.beat);
+        assert_eq!(beat.periodic_task_name.as_deref(), Some("nightly clean"));
+
+        let child = read_with(
+            r#""eta":"2026-11-25T04:50:02+01:00","retries":3,"parent_id":"p","ignore_result":true"#,
+            "",
+            "",
+        );
+        assert_eq!(child.eta_ms, Some(1_795_578_602_000));
+        assert_eq!(child.retries, Some(3));
+        assert_eq!(child.parent_id.as_deref(), Some("p"));
+        assert!(child.ignore_result && !child.beat && !child.redelivered);
+
+        let restored = read_with(r#""redelivered":true"#, "", "");
+        assert!(restored.redelivered);
+        let restored = read_with("", "", r#""redelivered":true"#);
+        assert!(restored.redelivered);
+    }
+
+    #[test]
+    fn reads_the_priority_where_either_kombu_put_it() {
+        let rows = [
+            ("a property", r#""priority":6,"#, "", Some(6)),
+            ("kombu 3", "", r#""priority":3"#, Some(3)),
+            ("both", r#""priority":6,"#, r#""priority":3"#, Some(6)),
+            ("null", r#""priority":null,"#, "", None),
+            ("text", r#""priority":"6","#, "", None),
+        ];
+        for (row, properties, delivery_info, expected) in rows {
+            let found = read_with("", properties, delivery_info);
+            assert_eq!(found.priority, expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_none_and_hides_nothing() {
+        let headers = r#""task":7,"id":["i"],"origin":{"task":"x"},"eta":1795578381,"expires":"soon","retries":"3","celery_beat_task":"true","redelivered":1,"ticket":null,"root_id":1e999"#;
+        let found = read_with(
+            headers,
+            r#""reply_to":false,"correlation_id":null,"#,
+            r#""exchange":null"#,
+        );
+        let expected = Envelope {
+            delivery_tag: Some("tag".into()),
+            ..Envelope::default()
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn only_a_whole_envelope_is_certain_to_be_kombus() {
+        let rows: &[(&str, &str, bool)] = &[
+            (
+                "least",
+                r#"{"body":"","headers":{},"properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                true,
+            ),
+            (
+                "another order",
+                r#"{"properties":{"delivery_info":{},"delivery_tag":"t"},"body":"","headers":{}}"#,
+                true,
+            ),
+            (
+                "white space",
+                " {\n\"body\" : \"\" , \"headers\":{},\"properties\":{\"delivery_tag\":\"t\",\"delivery_info\":{}}} ",
+                true,
+            ),
+            (
+                "an escaped body",
+                r#"{"body":"[[1], {\"a\": 2}]","headers":{},"properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                true,
+            ),
+            (
+                "null headers",
+                r#"{"body":"","headers":null,"properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                true,
+            ),
+            (
+                "no body",
+                r#"{"headers":{},"properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                false,
+            ),
+            (
+                "no headers",
+                r#"{"body":"","properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                false,
+            ),
+            (
+                "headers a list",
+                r#"{"body":"","headers":[],"properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                false,
+            ),
+            ("no properties", r#"{"body":"","headers":{}}"#, false),
+            (
+                "no tag",
+                r#"{"body":"","headers":{},"properties":{"delivery_info":{}}}"#,
+                false,
+            ),
+            (
+                "a null tag",
+                r#"{"body":"","headers":{},"properties":{"delivery_tag":null,"delivery_info":{}}}"#,
+                false,
+            ),
+            (
+                "no delivery_info",
+                r#"{"body":"","headers":{},"properties":{"delivery_tag":"t"}}"#,
+                false,
+            ),
+            (
+                "a null delivery_info",
+                r#"{"body":"","headers":{},"properties":{"delivery_tag":"t","delivery_info":null}}"#,
+                false,
+            ),
+            (
+                "headers twice",
+                r#"{"body":"","headers":{},"headers":{},"properties":{"delivery_tag":"t","delivery_info":{}}}"#,
+                false,
+            ),
+            ("a body alone", r#"{"body":""}"#, false),
+            (
+                "something after it",
+                r#"{"body":"","headers":{},"properties":{"delivery_tag":"t","delivery_info":{}}}x"#,
+                false,
+            ),
+            (
+                "sidekiq",
+                r#"{"class":"Hard","args":[1],"jid":"b4a5","queue":"default"}"#,
+                false,
+            ),
+            ("an object without members", "{}", false),
+            ("a list", "[]", false),
+            ("a text", "\"body\"", false),
+            ("a pickle", "\u{80}\u{4}", false),
+            ("nothing", "", false),
+        ];
+        for (row, element, expected) in rows {
+            assert_eq!(read(element.as_bytes()).is_some(), *expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_bound_counts_everything_but_a_body_that_comes_first() {
+        let body = "A".repeat(1 << 20);
+        let escaped = format!("\\n{body}");
+        let argsrepr = format!(r#""argsrepr":"{}""#, "x".repeat(MAX_ENVELOPE));
+        let first = LATE.replacen("W1s2", &body, 1);
+        let rows = [
+            ("a megabyte of body", first.clone(), true),
+            (
+                "the same with a backslash",
+                LATE.replacen("W1s2", &escaped, 1),
+                false,
+            ),
+            (
+                "the same behind",
+                format!(
+                    r#"{{"headers":{{}},"body":"{body}","properties":{{"delivery_tag":"t","delivery_info":{{}}}}}}"#
+                ),
+                false,
+            ),
+            ("large headers", with(&argsrepr, "", ""), false),
+            (
+                "a body beyond its bound",
+                LATE.replacen("W1s2", &"A".repeat(MAX_BODY), 1),
+                false,
+            ),
+            (
+                "white space before it",
+                format!("{}{LATE}", " ".repeat(MAX_ENVELOPE)),
+                false,
+            ),
+            (
+                "white space behind it",
+                format!("{LATE}{}", " ".repeat(MAX_ENVELOPE)),
+                false,
+            ),
+            (
+                "an object for a body",
+                LATE.replacen("\"W1s2", &format!("{{\"a\":\"{body}\"}}, \"x\": \""), 1),
+                false,
+            ),
+        ];
+        for (row, element, expected) in rows {
+            assert_eq!(read(element.as_bytes()).is_some(), expected, "{row}");
+        }
+        let value = format!(r#"[{first}, "", "celery"]"#);
+        assert!(read_unacked(value.as_bytes()).is_some());
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_none() {
+        let unacked = format!(r#"[{LATE}, "", "celery"]"#);
+        for length in 0..LATE.len() {
+            assert_eq!(read(&LATE.as_bytes()[..length]), None, "{length}");
+        }
+        for length in 0..unacked.len() {
+            assert_eq!(
+                read_unacked(&unacked.as_bytes()[..length]),
+                None,
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_byte_may_be_any_other() {
+        for at in 0..LATE.len() {
+            for byte in [0, b'"', b'\\', b'{', b']', b',', b'9', 0x80, 0xff] {
+                let mut element = LATE.as_bytes().to_vec();
+                element[at] = byte;
+                let _ = read(&element);
+                let _ = read_unacked(&element);
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_values_are_passed_or_refused() {
+        let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        let open = "[".repeat(100_000);
+        let long = "9".repeat(60_000);
+        let rows: &[(&str, String, bool)] = &[
+            ("deep", with(&format!(r#""stamps":{deep}"#), "", ""), true),
+            (
+                "deep where text belongs",
+                with(&format!(r#""task":{deep}"#), "", ""),
+                true,
+            ),
+            (
+                "a long number",
+                with(&format!(r#""retries":{long}"#), "", ""),
+                true,
+            ),
+            (
+                "a huge exponent",
+                with(r#""retries":1e999999999"#, "", ""),
+                true,
+            ),
+            (
+                "open brackets",
+                format!(r#"{{"body":"","headers":{open}"#),
+                false,
+            ),
+            ("only open brackets", open.clone(), false),
+            (
+                "a NUL within text",
+                with("\"task\":\"a\u{0}b\"", "", ""),
+                false,
+            ),
+        ];
+        for (row, element, expected) in rows {
+            assert_eq!(read(element.as_bytes()).is_some(), *expected, "{row}");
+        }
+        let mut bytes = with(r#""task":"~""#, "", "").into_bytes();
+        let tilde = bytes.iter().position(|byte| *byte == b'~').unwrap();
+        bytes[tilde] = 0xff;
+        assert_eq!(read(&bytes).unwrap().task, None);
+    }
+}
