@@ -3,4 +3,5 @@
 
 pub mod envelope;
 mod json;
+pub mod redbeat;
 pub mod result;
