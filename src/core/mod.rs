@@ -5,5 +5,12 @@
 //! is an argument, keys are byte slices, and every decision is a value. The
 //! test command checks that rule.
 
+pub mod args;
 pub mod celery;
+pub mod glob;
+pub mod keys;
+pub mod policy;
 pub mod reply;
+pub mod settings;
+pub mod span;
+pub mod tally;

@@ -1,0 +1,426 @@
+//! What a key is to Celery, told from its name and type.
+//!
+//! The facts are those of Celery 3.1 to 5.7, kombu 4.6 to 5.7, RedBeat 2.4 and
+//! companions. What the operator named (patterns, exemptions, prefixes) is
+//! compiled once into [`Names`]; the hook asks it on every write.
+
+use super::glob::Glob;
+
+/// What a key is to Celery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// `celery-task-meta-<id>`: the state or result of one task.
+    TaskResult,
+    /// `celery-taskset-meta-<id>`: a saved group.
+    GroupResult,
+    /// `celery-taskset-meta-<id>.j .s .t .d .c`: a chord being counted.
+    Chord,
+    /// A list of messages that wait for a worker.
+    Queue,
+    /// Messages that a worker has taken and not acknowledged, their index, their mutex.
+    Unacked,
+    /// kombu's routing tables, `_kombu.binding*`.
+    Binding,
+    /// `<id>.reply.celery.pidbox`: answers to `inspect` and `control`.
+    ReplyQueue,
+    /// `celeryev.<id>`: events for one monitor.
+    EventQueue,
+    /// Results for one client of the `rpc://` backend.
+    RpcReply,
+    /// RedBeat's schedule, entries and lock.
+    Redbeat,
+    /// Locks of celery-singleton, celery-once and the like.
+    Lock,
+    /// Everything else.
+    Other,
+}
+
+impl Class {
+    /// Every class, in the order the documentation lists them.
+    pub const ALL: [Self; 12] = [
+        Self::TaskResult,
+        Self::GroupResult,
+        Self::Chord,
+        Self::Queue,
+        Self::Unacked,
+        Self::Binding,
+        Self::ReplyQueue,
+        Self::EventQueue,
+        Self::RpcReply,
+        Self::Redbeat,
+        Self::Lock,
+        Self::Other,
+    ];
+
+    /// Its name in arguments and replies.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TaskResult => "task_result",
+            Self::GroupResult => "group_result",
+            Self::Chord => "chord",
+            Self::Queue => "queue",
+            Self::Unacked => "unacked",
+            Self::Binding => "binding",
+            Self::ReplyQueue => "reply_queue",
+            Self::EventQueue => "event_queue",
+            Self::RpcReply => "rpc_reply",
+            Self::Redbeat => "redbeat",
+            Self::Lock => "lock",
+            Self::Other => "other",
+        }
+    }
+
+    /// The class of that name, in either case.
+    #[must_use]
+    pub fn named(word: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|class| class.name().as_bytes().eq_ignore_ascii_case(word))
+    }
+
+    /// Why a key of this class is never given a TTL and never deleted by FIXTTL,
+    /// even when asked; `None` where the operator may ask.
+    #[must_use]
+    pub const fn protected(self) -> Option<&'static str> {
+        match self {
+            Self::Queue => Some("messages in it are work that is not done yet"),
+            Self::Unacked => Some("it holds the messages that workers are working on"),
+            Self::Binding => Some("without it messages find no queue"),
+            Self::Redbeat => Some("it is the schedule of periodic tasks"),
+            Self::Other => Some(
+                "it is not Celery's; a pattern in hygiene.result-keys makes a key a task_result",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// A key's type, as `TYPE` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// `string`
+    String,
+    /// `list`
+    List,
+    /// `hash`
+    Hash,
+    /// `set`
+    Set,
+    /// `zset`
+    Zset,
+    /// `stream`
+    Stream,
+    /// A module's own type, or one this module does not know.
+    Module,
+}
+
+impl KeyType {
+    /// Its name in replies.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::List => "list",
+            Self::Hash => "hash",
+            Self::Set => "set",
+            Self::Zset => "zset",
+            Self::Stream => "stream",
+            Self::Module => "module",
+        }
+    }
+}
+
+/// The names that decide, compiled from the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    results: Vec<Glob>,
+    exempt: Vec<Glob>,
+    prefixes: Vec<Vec<u8>>,
+}
+
+const BINDING: &[u8] = b"_kombu.binding";
+const TASKSET: &[u8] = b"celery-taskset-meta-";
+
+impl Names {
+    /// `results` are the patterns of `task_result`, `exempt` of what nothing may
+    /// touch; `prefixes` are `global_keyprefix` values in use.
+    #[must_use]
+    pub const fn new(results: Vec<Glob>, exempt: Vec<Glob>, prefixes: Vec<Vec<u8>>) -> Self {
+        Self {
+            results,
+            exempt,
+            prefixes,
+        }
+    }
+
+    /// Whether the operator has put the key out of everything's reach.
+    #[must_use]
+    pub fn exempt(&self, name: &[u8]) -> bool {
+        self.exempt.iter().any(|glob| glob.matches(name))
+    }
+
+    /// Whether a string of this name is a `task_result`. This is what the hook
+    /// asks on each write: no allocation, and for the patterns in use a prefix
+    /// comparison that ends at the first byte that differs.
+    #[must_use]
+    pub fn task_result(&self, name: &[u8]) -> bool {
+        if self.patterns_match(name) {
+            return !protected_string(self, name);
+        }
+        !self.prefixes.is_empty()
+            && self
+                .behind_prefixes(name)
+                .any(|rest| self.patterns_match(rest))
+            && !protected_string(self, name)
+    }
+
+    fn patterns_match(&self, name: &[u8]) -> bool {
+        self.results.iter().any(|glob| glob.matches(name))
+    }
+
+    /// What of the name stands behind each prefix in use. Celery 5.3 and 5.4 put
+    /// a `_` between prefix and key, 5.5 and later unless the prefix ends in one
+    /// of `:_-.`; kombu puts nothing (celery/backends/base.py, `key_t`;
+    /// kombu/transport/redis.py, `GlobalKeyPrefixMixin`).
+    fn behind_prefixes<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.prefixes
+            .iter()
+            .filter_map(|prefix| name.strip_prefix(prefix.as_slice()))
+            .flat_map(|rest| [Some(rest), rest.strip_prefix(b"_")])
+            .flatten()
+    }
+
+    /// The name without a prefix in use, and the name itself.
+    fn readings<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        std::iter::once(name).chain(self.behind_prefixes(name))
+    }
+
+    /// The prefixes in use, the empty one first.
+    pub fn prefixes(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(b"".as_slice()).chain(self.prefixes.iter().map(Vec::as_slice))
+    }
+
+    /// The class of a key, as far as name and type tell it. A list that no name
+    /// explains is [`Class::Other`] here; whoever can look into it decides.
+    #[must_use]
+    pub fn class(&self, name: &[u8], kind: KeyType) -> Class {
+        for rest in self.readings(name) {
+            let class = by_name(rest, kind);
+            if class != Class::Other {
+                return class;
+            }
+        }
+        if kind == KeyType::String && self.task_result(name) {
+            return Class::TaskResult;
+        }
+        // A prefix that nobody told us about still shows in these two.
+        if memchr::memmem::find(name, BINDING).is_some()
+            && matches!(kind, KeyType::Set | KeyType::Zset)
+        {
+            return Class::Binding;
+        }
+        if kind == KeyType::List && name.ends_with(b".reply.celery.pidbox") {
+            return Class::ReplyQueue;
+        }
+        Class::Other
+    }
+}
+
+/// Strings of the broker and of schedulers that a wide pattern such as `*` in
+/// `result-keys` must not take for results.
+fn protected_string(names: &Names, name: &[u8]) -> bool {
+    names
+        .readings(name)
+        .any(|rest| by_name(rest, KeyType::String) != Class::Other)
+}
+
+fn by_name(name: &[u8], kind: KeyType) -> Class {
+    use KeyType::{Hash, List, Set, String, Zset};
+    // One look at the first byte keeps the rest off the path of foreign keys.
+    match (name.first(), kind) {
+        (Some(b'c'), _) if name.starts_with(TASKSET) => return taskset(name, kind),
+        (Some(b'c'), List) if name.starts_with(b"celeryev.") => return Class::EventQueue,
+        (Some(b'_'), Set | Zset) if name.starts_with(BINDING) => return Class::Binding,
+        (Some(b'u'), _) => {
+            let class = match (name, kind) {
+                (b"unacked", Hash) | (b"unacked_index", Zset) | (b"unacked_mutex", String) => {
+                    Class::Unacked
+                }
+                _ => Class::Other,
+            };
+            return class;
+        }
+        (Some(b'r'), Zset | Hash | Set | String) if name.starts_with(b"redbeat:") => {
+            return Class::Redbeat;
+        }
+        _ => {}
+    }
+    match kind {
+        List if name.ends_with(b".pidbox") && memchr::memmem::find(name, b".reply.").is_some() => {
+            Class::ReplyQueue
+        }
+        String if lock(name) => Class::Lock,
+        _ => Class::Other,
+    }
+}
+
+/// Saved groups and the five helpers of a chord. A group's own id may end like
+/// a helper's name; then the type decides where it can, and where it cannot the
+/// key counts as a helper, which nothing writes by itself.
+fn taskset(name: &[u8], kind: KeyType) -> Class {
+    let helper = match name.last_chunk::<2>() {
+        Some(b".j") => matches!(kind, KeyType::Zset | KeyType::List),
+        Some(b".d") => kind == KeyType::Set,
+        Some(b".s" | b".t" | b".c") => kind == KeyType::String,
+        _ => false,
+    };
+    if helper {
+        Class::Chord
+    } else if kind == KeyType::String {
+        Class::GroupResult
+    } else {
+        Class::Other
+    }
+}
+
+fn lock(name: &[u8]) -> bool {
+    const PREFIXES: [&[u8]; 5] = [
+        b"SINGLETONLOCK_",
+        b"qo_",
+        b"once_task:",
+        b"h-lock:",
+        b"h-rate:",
+    ];
+    const NAMES: [&[u8]; 5] = [
+        b"beatlock::lock",
+        b"celery:beat-lock",
+        b"celery:beat:task_lock",
+        b"celery_lease:lock",
+        b"celery:multibeat:lock",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KeyType::{Hash, List, Set, Stream, String, Zset};
+    use super::*;
+
+    fn globs(patterns: &[&str]) -> Vec<Glob> {
+        patterns
+            .iter()
+            .map(|pattern| Glob::new(pattern.as_bytes()).unwrap())
+            .collect()
+    }
+
+    fn names(results: &[&str], exempt: &[&str], prefixes: &[&str]) -> Names {
+        Names::new(
+            globs(results),
+            globs(exempt),
+            prefixes.iter().map(|p| p.as_bytes().to_vec()).collect(),
+        )
+    }
+
+    #[test]
+    fn a_name_and_a_type_make_a_class() {
+        let names = names(&["celery-task-meta-*"], &[], &["myapp", "shop:"]);
+        for (name, kind, expected) in [
+            ("celery-task-meta-1", String, Class::TaskResult),
+            ("celery-task-meta-", String, Class::TaskResult),
+            ("celery-task-meta-1", List, Class::Other),
+            ("myapp_celery-task-meta-1", String, Class::TaskResult),
+            ("myappcelery-task-meta-1", String, Class::TaskResult),
+            ("shop:celery-task-meta-1", String, Class::TaskResult),
+            ("shop:_celery-task-meta-1", String, Class::TaskResult),
+            ("other_celery-task-meta-1", String, Class::Other),
+            ("celery-taskset-meta-1", String, Class::GroupResult),
+            ("celery-taskset-meta-1.j", Zset, Class::Chord),
+            ("celery-taskset-meta-1.j", List, Class::Chord),
+            ("celery-taskset-meta-1.j", String, Class::GroupResult),
+            ("celery-taskset-meta-1.s", String, Class::Chord),
+            ("celery-taskset-meta-1.t", String, Class::Chord),
+            ("celery-taskset-meta-1.d", Set, Class::Chord),
+            ("celery-taskset-meta-1.c", String, Class::Chord),
+            ("myapp_celery-taskset-meta-1.t", String, Class::Chord),
+            ("unacked", Hash, Class::Unacked),
+            ("unacked_index", Zset, Class::Unacked),
+            ("unacked_mutex", String, Class::Unacked),
+            ("myappunacked", Hash, Class::Unacked),
+            ("unacked", String, Class::Other),
+            ("_kombu.binding.celery", Set, Class::Binding),
+            ("_kombu.binding.celery", Zset, Class::Binding),
+            ("_kombu.binding_permanent.celery", Set, Class::Binding),
+            ("_kombu.binding_deadlines", Zset, Class::Binding),
+            ("unknown_kombu.binding.celery", Set, Class::Binding),
+            ("a.reply.celery.pidbox", List, Class::ReplyQueue),
+            ("a.reply.other.pidbox", List, Class::ReplyQueue),
+            ("celeryev.a", List, Class::EventQueue),
+            ("redbeat::schedule", Zset, Class::Redbeat),
+            ("redbeat::statics", Set, Class::Redbeat),
+            ("redbeat::lock", String, Class::Redbeat),
+            ("redbeat:my task", Hash, Class::Redbeat),
+            ("SINGLETONLOCK_0", String, Class::Lock),
+            ("qo_task_a-1", String, Class::Lock),
+            ("celery:beat-lock", String, Class::Lock),
+            ("airflow_variable", String, Class::Other),
+            ("celery", List, Class::Other),
+            ("events", Stream, Class::Other),
+            ("", String, Class::Other),
+        ] {
+            assert_eq!(
+                names.class(name.as_bytes(), kind),
+                expected,
+                "{name:?} {}",
+                kind.name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_wide_pattern_does_not_reach_what_holds_work() {
+        let names = names(&["*"], &[], &[]);
+        for name in [
+            "unacked_mutex",
+            "redbeat::lock",
+            "celery-taskset-meta-1.t",
+            "SINGLETONLOCK_0",
+        ] {
+            assert!(!names.task_result(name.as_bytes()), "{name}");
+        }
+        assert!(names.task_result(b"anything"));
+        assert_eq!(names.class(b"anything", List), Class::Other);
+    }
+
+    #[test]
+    fn exemptions_are_patterns_on_the_whole_name() {
+        let names = names(&["celery-task-meta-*"], &["celery-task-meta-keep-*"], &[]);
+        assert!(names.exempt(b"celery-task-meta-keep-1"));
+        assert!(!names.exempt(b"celery-task-meta-1"));
+    }
+
+    #[test]
+    fn names_that_are_not_text_are_names() {
+        let names = names(&["celery-task-meta-*"], &[], &[]);
+        assert!(names.task_result(b"celery-task-meta-\xff\x00\x06"));
+    }
+
+    #[test]
+    fn only_classes_that_hold_no_work_may_be_asked_for() {
+        for class in Class::ALL {
+            let asked = class.protected().is_none();
+            let expected = matches!(
+                class,
+                Class::TaskResult
+                    | Class::GroupResult
+                    | Class::Chord
+                    | Class::ReplyQueue
+                    | Class::EventQueue
+                    | Class::RpcReply
+                    | Class::Lock
+            );
+            assert_eq!(asked, expected, "{}", class.name());
+            assert_eq!(Class::named(class.name().as_bytes()), Some(class));
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! Every setting: its name, default, meaning and the text it reads and shows.
+//!
+//! One table serves the module's arguments, the server's own CONFIG and
+//! `HYGIENE.CONFIG`, so that a value is refused with the same sentence wherever
+//! it is given.
+
+use super::args;
+use super::glob::Glob;
+use super::keys::Names;
+use super::span;
+
+/// Where a sweep counts a TTL from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The moment the key is stamped.
+    Now,
+    /// The moment the task finished.
+    Done,
+}
+
+/// A periodic task that beat is expected to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedTask {
+    /// The task's name, as in the message's `task` header.
+    pub name: Vec<u8>,
+    /// How often it is due, in ms.
+    pub interval_ms: i64,
+}
+
+/// The values in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether the hook stamps.
+    pub enforce: bool,
+    /// TTL of a result that has none, in ms; at least 1 s.
+    pub default_ttl_ms: i64,
+    /// A longer TTL on a result is cut to this, in ms; 0 is off.
+    pub max_ttl_ms: i64,
+    /// How far below the TTL a sweep draws, in percent, 0 to 50.
+    pub ttl_jitter: u64,
+    /// Where a sweep counts a TTL from.
+    pub ttl_basis: Basis,
+    /// Whether the background sweep deletes by `max_age_ms`.
+    pub sweep_deletes: bool,
+    /// Writes a sweep may do in a second.
+    pub max_writes_per_sec: u64,
+    /// Finished results older than this are deleted, in ms; 0 never.
+    pub max_age_ms: i64,
+    /// Time between two background sweeps, in ms; 0 is off.
+    pub sweep_interval_ms: i64,
+    /// Whether a sweep follows the load of the module or of a data set.
+    pub sweep_on_start: bool,
+    /// The longest the module works at a time, in µs.
+    pub slice_us: u64,
+    /// Share of the main thread a running sweep may take, in percent.
+    pub cpu_percent: u64,
+    /// What beat must publish.
+    pub expected_tasks: Vec<ExpectedTask>,
+    /// Queues that BEATSTATUS names first.
+    pub maintenance_queues: Vec<Vec<u8>>,
+    /// Celery's `visibility_timeout`, in ms.
+    pub visibility_timeout_ms: i64,
+    result_keys: Vec<Glob>,
+    exempt_keys: Vec<Glob>,
+    key_prefixes: Vec<Vec<u8>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let mut settings = Self {
+            enforce: false,
+            default_ttl_ms: 0,
+            max_ttl_ms: 0,
+            ttl_jitter: 0,
+            ttl_basis: Basis::Now,
+            sweep_deletes: false,
+            max_writes_per_sec: 0,
+            max_age_ms: 0,
+            sweep_interval_ms: 0,
+            sweep_on_start: false,
+            slice_us: 0,
+            cpu_percent: 0,
+            expected_tasks: Vec::new(),
+            maintenance_queues: Vec::new(),
+            visibility_timeout_ms: 0,
+            result_keys: Vec::new(),
+            exempt_keys: Vec::new(),
+            key_prefixes: Vec::new(),
+        };
+        for setting in SETTINGS {
+            // The table's defaults are texts that its own readers accept; a test
+            // holds that.
+            let _ = (setting.read)(&mut settings, setting.default.as_bytes());
+        }
+        settings
+    }
+}
+
+impl Settings {
+    /// The key names these settings decide on.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        Names::new(
+            self.result_keys.clone(),
+            self.exempt_keys.clone(),
+            self.key_prefixes.clone(),
+        )
+    }
+
+    /// Gives the setting of that name a value.
+    ///
+    /// # Errors
+    /// A sentence that names the setting and says what would be right; nothing
+    /// has changed then.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
+        let setting = named(name)?;
+        (setting.read)(self, value)
+            .map_err(|why| format!("{} {}: {why}", setting.name, args::quoted(value)))
+    }
+}
+
+/// One row of the table.
+pub struct Setting {
+    /// Its name, without the module's in front.
+    pub name: &'static str,
+    /// Its default, as text.
+    pub default: &'static str,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+    read: fn(&mut Settings, &[u8]) -> Result<(), String>,
+    show: fn(&Settings) -> Vec<u8>,
+}
+
+impl Setting {
+    /// The value in force, as text that the setting reads back.
+    #[must_use]
+    pub fn show(&self, settings: &Settings) -> Vec<u8> {
+        (self.show)(settings)
+    }
+}
+
+/// The row of that name, with or without `hygiene.` in front, in either case.
+///
+/// # Errors
+/// There is none of that name.
+pub fn named(name: &[u8]) -> Result<&'static Setting, String> {
+    const MODULE: &[u8] = b"hygiene.";
+    let bare = match name.split_at_checked(MODULE.len()) {
+        Some((module, bare)) if module.eq_ignore_ascii_case(MODULE) => bare,
+        _ => name,
+    };
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name.as_bytes().eq_ignore_ascii_case(bare))
+        .ok_or_else(|| {
+            format!(
+                "unknown setting {}: HYGIENE.CONFIG GET * lists them",
+                args::quoted(name)
+            )
+        })
+}
+
+fn yes_no(value: &[u8]) -> Result<bool, String> {
+    if value.eq_ignore_ascii_case(b"yes") {
+        Ok(true)
+    } else if value.eq_ignore_ascii_case(b"no") {
+        Ok(false)
+    } else {
+        Err("expected yes or no".to_owned())
+    }
+}
+
+fn show_yes_no(on: bool) -> Vec<u8> {
+    if on { b"yes".to_vec() } else { b"no".to_vec() }
+}
+
+fn span_of(value: &[u8], least_ms: i64) -> Result<i64, String> {
+    let ms = span::parse(value).map_err(|why| why.to_string())?;
+    if ms < least_ms {
+        return Err(format!("expected at least {}", span::show(least_ms)));
+    }
+    Ok(ms)
+}
+
+fn show_span(ms: i64) -> Vec<u8> {
+    span::show(ms).into_bytes()
+}
+
+fn number_of(value: &[u8], least: u64, most: u64) -> Result<u64, String> {
+    args::number(value)
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+}
+
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+}
+
+fn show_words<'a>(words: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    words.collect::<Vec<_>>().join(&b' ')
+}
+
+fn globs(value: &[u8]) -> Result<Vec<Glob>, String> {
+    words(value)
+        .map(|word| Glob::new(word).map_err(str::to_owned))
+        .collect()
+}
+
+fn show_globs(globs: &[Glob]) -> Vec<u8> {
+    show_words(globs.iter().map(Glob::source))
+}
+
+fn expected(value: &[u8]) -> Result<Vec<ExpectedTask>, String> {
+    const FORM: &str = "expected name=interval pairs such as cleanup_celery_results=1h";
+    words(value)
+        .map(|word| {
+            let at = memchr::memrchr(b'=', word).ok_or(FORM)?;
+            let (name, interval) = word.split_at_checked(at).ok_or(FORM)?;
+            let interval = interval.strip_prefix(b"=").ok_or(FORM)?;
+            let interval_ms = span::parse(interval).map_err(|_| FORM)?;
+            if name.is_empty() || interval_ms < 1_000 {
+                return Err(FORM.to_owned());
+            }
+            Ok(ExpectedTask {
+                name: name.to_vec(),
+                interval_ms,
+            })
+        })
+        .collect()
+}
+
+/// All settings, in the order the documentation lists them.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "enforce",
+        default: "yes",
+        meaning: "give each new task_result a TTL when it is written",
+        read: |s, v| yes_no(v).map(|on| s.enforce = on),
+        show: |s| show_yes_no(s.enforce),
+    },
+    Setting {
+        name: "default-ttl",
+        default: "1h",
+        meaning: "the TTL of a task_result that has none; at least 1s",
+        read: |s, v| span_of(v, 1_000).map(|ms| s.default_ttl_ms = ms),
+        show: |s| show_span(s.default_ttl_ms),
+    },
+    Setting {
+        name: "max-ttl",
+        default: "0",
+        meaning: "a longer TTL on a task_result is cut to this; 0 is off",
+        read: |s, v| span_of(v, 0).map(|ms| s.max_ttl_ms = ms),
+        show: |s| show_span(s.max_ttl_ms),
+    },
+    Setting {
+        name: "ttl-jitter",
+        default: "10%",
+        meaning: "sweeps draw the TTL from this share below it; 0% to 50%",
+        read: |s, v| {
+            args::percent(v, 50)
+                .map(|share| s.ttl_jitter = share)
+                .ok_or_else(|| "expected 0% to 50%".to_owned())
+        },
+        show: |s| format!("{}%", s.ttl_jitter).into_bytes(),
+    },
+    Setting {
+        name: "ttl-basis",
+        default: "now",
+        meaning: "sweeps count the TTL from now or from date_done",
+        read: |s, v| {
+            s.ttl_basis = if v.eq_ignore_ascii_case(b"now") {
+                Basis::Now
+            } else if v.eq_ignore_ascii_case(b"done") {
+                Basis::Done
+            } else {
+                return Err("expected now or done".to_owned());
+            };
+            Ok(())
+        },
+        show: |s| match s.ttl_basis {
+            Basis::Now => b"now".to_vec(),
+            Basis::Done => b"done".to_vec(),
+        },
+    },
+    Setting {
+        name: "sweep-deletes",
+        default: "no",
+        meaning: "the background sweep also deletes by max-age",
+        read: |s, v| yes_no(v).map(|on| s.sweep_deletes = on),
+        show: |s| show_yes_no(s.sweep_deletes),
+    },
+    Setting {
+        name: "max-writes-per-sec",
+        default: "100000",
+        meaning: "the most a sweep writes in a second; about 100 bytes each for replicas and AOF",
+        read: |s, v| number_of(v, 1, 10_000_000).map(|n| s.max_writes_per_sec = n),
+        show: |s| s.max_writes_per_sec.to_string().into_bytes(),
+    },
+    Setting {
+        name: "max-age",
+        default: "2h",
+        meaning: "finished results older than this are deleted by FIXTTL; 0 never",
+        read: |s, v| span_of(v, 0).map(|ms| s.max_age_ms = ms),
+        show: |s| show_span(s.max_age_ms),
+    },
+    Setting {
+        name: "result-keys",
+        default: "celery-task-meta-*",
+        meaning: "glob patterns of task_result, separated by spaces",
+        read: |s, v| globs(v).map(|list| s.result_keys = list),
+        show: |s| show_globs(&s.result_keys),
+    },
+    Setting {
+        name: "exempt-keys",
+        default: "",
+        meaning: "glob patterns of keys that nothing touches, separated by spaces",
+        read: |s, v| globs(v).map(|list| s.exempt_keys = list),
+        show: |s| show_globs(&s.exempt_keys),
+    },
+    Setting {
+        name: "key-prefixes",
+        default: "",
+        meaning: "global_keyprefix values in use, separated by spaces",
+        read: |s, v| {
+            s.key_prefixes = words(v).map(<[u8]>::to_vec).collect();
+            Ok(())
+        },
+        show: |s| show_words(s.key_prefixes.iter().map(Vec::as_slice)),
+    },
+    Setting {
+        name: "sweep-interval",
+        default: "1h",
+        meaning: "time between two background sweeps; 0 is off",
+        read: |s, v| span_of(v, 0).map(|ms| s.sweep_interval_ms = ms),
+        show: |s| show_span(s.sweep_interval_ms),
+    },
+    Setting {
+        name: "sweep-on-start",
+        default: "yes",
+        meaning: "sweep once after the module or a data set has been loaded",
+        read: |s, v| yes_no(v).map(|on| s.sweep_on_start = on),
+        show: |s| show_yes_no(s.sweep_on_start),
+    },
+    Setting {
+        name: "slice-us",
+        default: "500",
+        meaning: "the longest the module works on the main thread at a time, in microseconds",
+        read: |s, v| number_of(v, 50, 100_000).map(|n| s.slice_us = n),
+        show: |s| s.slice_us.to_string().into_bytes(),
+    },
+    Setting {
+        name: "cpu-percent",
+        default: "25",
+        meaning: "the share of the main thread a running sweep may take",
+        read: |s, v| number_of(v, 1, 90).map(|n| s.cpu_percent = n),
+        show: |s| s.cpu_percent.to_string().into_bytes(),
+    },
+    Setting {
+        name: "expected-tasks",
+        default: "",
+        meaning: "name=interval of tasks that beat must publish, separated by spaces",
+        read: |s, v| expected(v).map(|list| s.expected_tasks = list),
+        show: |s| {
+            let pairs: Vec<Vec<u8>> = s
+                .expected_tasks
+                .iter()
+                .map(|task| {
+                    let mut pair = task.name.clone();
+                    pair.push(b'=');
+                    pair.extend(show_span(task.interval_ms));
+                    pair
+                })
+                .collect();
+            show_words(pairs.iter().map(Vec::as_slice))
+        },
+    },
+    Setting {
+        name: "maintenance-queues",
+        default: "maintenance",
+        meaning: "queues that BEATSTATUS names first, separated by spaces",
+        read: |s, v| {
+            s.maintenance_queues = words(v).map(<[u8]>::to_vec).collect();
+            Ok(())
+        },
+        show: |s| show_words(s.maintenance_queues.iter().map(Vec::as_slice)),
+    },
+    Setting {
+        name: "visibility-timeout",
+        default: "1h",
+        meaning: "Celery's visibility_timeout; older unacked messages are stuck",
+        read: |s, v| span_of(v, 1_000).map(|ms| s.visibility_timeout_ms = ms),
+        show: |s| show_span(s.visibility_timeout_ms),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_its_own_reader_accepts_and_shows_again() {
+        for setting in SETTINGS {
+            let mut settings = Settings::default();
+            assert_eq!(
+                settings.set(setting.name.as_bytes(), setting.default.as_bytes()),
+                Ok(()),
+                "{}",
+                setting.name
+            );
+            assert_eq!(
+                setting.show(&settings),
+                setting.default.as_bytes(),
+                "{}",
+                setting.name
+            );
+        }
+        assert_eq!(Settings::default().default_ttl_ms, 3_600_000);
+    }
+
+    #[test]
+    fn a_refused_value_says_what_would_be_right_and_changes_nothing() {
+        for (name, value, expected) in [
+            ("enforce", "maybe", "enforce 'maybe': expected yes or no"),
+            ("default-ttl", "0", "default-ttl '0': expected at least 1s"),
+            (
+                "default-ttl",
+                "banana",
+                "default-ttl 'banana': expected seconds, or a number with s, m, h or d such as 90s or 2h",
+            ),
+            ("ttl-jitter", "51%", "ttl-jitter '51%': expected 0% to 50%"),
+            (
+                "ttl-basis",
+                "then",
+                "ttl-basis 'then': expected now or done",
+            ),
+            (
+                "cpu-percent",
+                "0",
+                "cpu-percent '0': expected a whole number from 1 to 90",
+            ),
+            (
+                "expected-tasks",
+                "cleanup",
+                "expected-tasks 'cleanup': expected name=interval pairs such as cleanup_celery_results=1h",
+            ),
+            (
+                "nonsense",
+                "1",
+                "unknown setting 'nonsense': HYGIENE.CONFIG GET * lists them",
+            ),
+        ] {
+            let mut settings = Settings::default();
+            assert_eq!(
+                settings.set(name.as_bytes(), value.as_bytes()),
+                Err(expected.to_owned())
+            );
+            assert_eq!(settings, Settings::default(), "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn lists_are_separated_by_any_blanks() {
+        let mut settings = Settings::default();
+        settings
+            .set(b"expected-tasks", b"  a.b=1h   c=10m ")
+            .unwrap();
+        assert_eq!(settings.expected_tasks.len(), 2);
+        assert_eq!(settings.expected_tasks[1].name, b"c");
+        assert_eq!(settings.expected_tasks[1].interval_ms, 600_000);
+        assert_eq!(
+            named(b"expected-tasks").unwrap().show(&settings),
+            b"a.b=1h c=10m"
+        );
+    }
+
+    #[test]
+    fn names_are_found_with_the_modules_name_in_front_and_in_either_case() {
+        assert_eq!(named(b"HYGIENE.Default-TTL").unwrap().name, "default-ttl");
+        assert_eq!(named(b"default-ttl").unwrap().name, "default-ttl");
+    }
+}

@@ -1,0 +1,598 @@
+//! What a scan adds up: per class, per queue, the biggest keys, and what it means.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::keys::{Class, KeyType};
+use super::policy::Ttl;
+use super::reply::Reply;
+use super::settings::Settings;
+use super::span;
+
+/// Queues told one by one in a reply; the rest is in the class's sums.
+const MOST_QUEUES: usize = 100;
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Buckets of remaining life: what each is called and where it ends, in ms.
+const BUCKETS: [(&str, i64); 5] = [
+    ("<1m", 60_000),
+    ("<1h", HOUR_MS),
+    ("<1d", DAY_MS),
+    ("<7d", 7 * DAY_MS),
+    ("more", i64::MAX),
+];
+
+/// One key as a scan saw it.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// The database's number.
+    pub db: i32,
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its class.
+    pub class: Class,
+    /// Its type.
+    pub kind: KeyType,
+    /// Its remaining life in ms.
+    pub ttl: Ttl,
+    /// Bytes of a string, elements of anything else.
+    pub elements: u64,
+    /// Bytes in memory; 0 if nobody asked.
+    pub bytes: u64,
+    /// Since when it has been lying there, Unix ms, where that is known.
+    pub since_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ClassTally {
+    keys: u64,
+    no_ttl: u64,
+    bytes: u64,
+    bytes_no_ttl: u64,
+    ttl: [u64; BUCKETS.len()],
+    over_max: u64,
+    bytes_over_max: u64,
+    oldest_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct QueueTally {
+    length: u64,
+    bytes: u64,
+    oldest_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Big {
+    bytes: u64,
+    name: Vec<u8>,
+    db: i32,
+    class: &'static str,
+    kind: &'static str,
+    ttl: Ttl,
+    elements: u64,
+}
+
+/// The sums of one scan.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    classes: BTreeMap<Class, ClassTally>,
+    queues: BTreeMap<(i32, Vec<u8>), QueueTally>,
+    top: BinaryHeap<Reverse<Big>>,
+    top_size: usize,
+    max_ttl_ms: i64,
+    mutex_without_ttl: Vec<Vec<u8>>,
+}
+
+impl Tally {
+    /// An empty one that keeps the `top_size` biggest keys and counts what lives
+    /// longer than `max_ttl_ms`, if that is not 0.
+    #[must_use]
+    pub fn new(top_size: usize, max_ttl_ms: i64) -> Self {
+        Self {
+            top_size,
+            max_ttl_ms,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a key.
+    pub fn add(&mut self, key: &Seen<'_>) {
+        let class = self.classes.entry(key.class).or_default();
+        class.keys += 1;
+        class.bytes += key.bytes;
+        match key.ttl {
+            None => {
+                class.no_ttl += 1;
+                class.bytes_no_ttl += key.bytes;
+            }
+            Some(ms) => {
+                let bucket = BUCKETS.iter().position(|(_, end)| ms < *end);
+                if let Some(count) = class.ttl.get_mut(bucket.unwrap_or(BUCKETS.len() - 1)) {
+                    *count += 1;
+                }
+                if self.max_ttl_ms > 0 && ms > self.max_ttl_ms {
+                    class.over_max += 1;
+                    class.bytes_over_max += key.bytes;
+                }
+            }
+        }
+        class.oldest_ms = older(class.oldest_ms, key.since_ms);
+        if key.class == Class::Unacked && key.kind == KeyType::String && key.ttl.is_none() {
+            self.mutex_without_ttl.push(key.name.to_vec());
+        }
+        self.keep_if_big(key);
+    }
+
+    fn keep_if_big(&mut self, key: &Seen<'_>) {
+        let full = self.top.len() >= self.top_size;
+        let too_small = self
+            .top
+            .peek()
+            .is_some_and(|Reverse(least)| least.bytes >= key.bytes);
+        if self.top_size == 0 || (full && too_small) {
+            return;
+        }
+        if full {
+            self.top.pop();
+        }
+        self.top.push(Reverse(Big {
+            bytes: key.bytes,
+            name: key.name.to_vec(),
+            db: key.db,
+            class: key.class.name(),
+            kind: key.kind.name(),
+            ttl: key.ttl,
+            elements: key.elements,
+        }));
+    }
+
+    /// Adds a list of a queue to the queue: its own name is that without the
+    /// priority. `oldest_ms` is when its oldest message was sent, where the
+    /// message tells.
+    pub fn add_queue(
+        &mut self,
+        db: i32,
+        queue: &[u8],
+        length: u64,
+        bytes: u64,
+        oldest_ms: Option<i64>,
+    ) {
+        let tally = self.queues.entry((db, queue.to_vec())).or_default();
+        tally.length += length;
+        tally.bytes += bytes;
+        tally.oldest_ms = older(tally.oldest_ms, oldest_ms);
+    }
+
+    /// The `classes` of the reply, the heaviest first.
+    #[must_use]
+    pub fn classes(&self, now_ms: i64) -> Reply {
+        let mut classes: Vec<_> = self.classes.iter().collect();
+        classes.sort_by_key(|(class, tally)| (Reverse(tally.bytes), Reverse(tally.keys), **class));
+        Reply::Map(
+            classes
+                .into_iter()
+                .map(|(class, tally)| {
+                    (
+                        Cow::Borrowed(class.name().as_bytes()),
+                        self.class(*class, tally, now_ms),
+                    )
+                })
+                .collect(),
+        )
+    }
+
+    fn class(&self, class: Class, tally: &ClassTally, now_ms: i64) -> Reply {
+        let mut histogram = vec![(Cow::Borrowed("none".as_bytes()), Reply::count(tally.no_ttl))];
+        for ((name, _), count) in BUCKETS.iter().zip(tally.ttl) {
+            histogram.push((Cow::Borrowed(name.as_bytes()), Reply::count(count)));
+        }
+        let mut fields: Vec<(Cow<'static, [u8]>, Reply)> = [
+            ("keys", Reply::count(tally.keys)),
+            ("no_ttl", Reply::count(tally.no_ttl)),
+            ("bytes", Reply::count(tally.bytes)),
+            ("bytes_no_ttl", Reply::count(tally.bytes_no_ttl)),
+            ("ttl_histogram", Reply::Map(histogram)),
+            ("oldest_s", age_s(now_ms, tally.oldest_ms)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (Cow::Borrowed(name.as_bytes()), value))
+        .collect();
+        if class == Class::Queue {
+            let length = self.queues.values().map(|queue| queue.length).sum();
+            let oldest = self
+                .queues
+                .values()
+                .fold(None, |oldest, queue| older(oldest, queue.oldest_ms));
+            fields.push((Cow::Borrowed(b"length"), Reply::count(length)));
+            fields.push((Cow::Borrowed(b"oldest_message_s"), age_s(now_ms, oldest)));
+            fields.push((Cow::Borrowed(b"queues"), self.longest_queues(now_ms)));
+        }
+        Reply::Map(fields)
+    }
+
+    fn longest_queues(&self, now_ms: i64) -> Reply {
+        let mut queues: Vec<_> = self.queues.iter().collect();
+        queues.sort_by_key(|(_, queue)| Reverse(queue.length));
+        Reply::Array(
+            queues
+                .into_iter()
+                .take(MOST_QUEUES)
+                .map(|((db, name), queue)| {
+                    Reply::map([
+                        ("name", Reply::bytes(name.as_slice())),
+                        ("db", Reply::Int(i64::from(*db))),
+                        ("length", Reply::count(queue.length)),
+                        ("bytes", Reply::count(queue.bytes)),
+                        ("oldest_message_s", age_s(now_ms, queue.oldest_ms)),
+                    ])
+                })
+                .collect(),
+        )
+    }
+
+    /// The `top` of the reply: the biggest keys, the biggest first.
+    #[must_use]
+    pub fn top(&self) -> Reply {
+        let mut top: Vec<&Big> = self.top.iter().map(|Reverse(big)| big).collect();
+        top.sort_by_key(|big| Reverse((*big).clone()));
+        Reply::Array(
+            top.into_iter()
+                .map(|big| {
+                    Reply::map([
+                        ("name", Reply::bytes(big.name.as_slice())),
+                        ("db", Reply::Int(i64::from(big.db))),
+                        ("class", Reply::word(big.class)),
+                        ("type", Reply::word(big.kind)),
+                        ("bytes", Reply::count(big.bytes)),
+                        ("ttl_s", Reply::Int(big.ttl.map_or(-1, |ms| ms / 1_000))),
+                        ("elements", Reply::count(big.elements)),
+                    ])
+                })
+                .collect(),
+        )
+    }
+
+    /// The `findings` of the reply: what is wrong and the command that helps, the
+    /// worst first.
+    #[must_use]
+    pub fn findings(&self, settings: &Settings) -> Reply {
+        let mut findings = Vec::new();
+        let of = |class| self.classes.get(&class).cloned().unwrap_or_default();
+        let results = of(Class::TaskResult);
+        if results.no_ttl > 0 {
+            let most = results.no_ttl * 2 > results.keys && results.no_ttl > 1_000;
+            findings.push(Finding {
+                code: "results_without_ttl",
+                severity: if most {
+                    Severity::Critical
+                } else {
+                    Severity::Warning
+                },
+                class: Class::TaskResult,
+                keys: results.no_ttl,
+                bytes: results.bytes_no_ttl,
+                detail: format!(
+                    "{} of {} task results have no TTL and stay until somebody deletes them",
+                    results.no_ttl, results.keys
+                ),
+                advice: "HYGIENE.FIXTTL DRYRUN, then HYGIENE.FIXTTL; \
+                         CONFIG SET hygiene.enforce yes keeps new ones from coming",
+            });
+        }
+        if results.over_max > 0 {
+            findings.push(Finding {
+                code: "results_over_max_ttl",
+                severity: Severity::Info,
+                class: Class::TaskResult,
+                keys: results.over_max,
+                bytes: results.bytes_over_max,
+                detail: format!(
+                    "{} task results live longer than max-ttl ({})",
+                    results.over_max,
+                    span::show(settings.max_ttl_ms)
+                ),
+                advice: "HYGIENE.FIXTTL cuts them",
+            });
+        }
+        for (class, code, detail, advice) in [
+            (
+                Class::ReplyQueue,
+                "reply_queues_without_ttl",
+                "answers to inspect and control whose asker may be gone",
+                "HYGIENE.FIXTTL CLASS reply_queue TTL 5m",
+            ),
+            (
+                Class::EventQueue,
+                "event_queues_without_ttl",
+                "events kept for monitors that may be gone",
+                "stop the monitor that left them, then HYGIENE.FIXTTL CLASS event_queue TTL 5m",
+            ),
+            (
+                Class::GroupResult,
+                "group_results_without_ttl",
+                "saved groups stay until somebody deletes them",
+                "HYGIENE.FIXTTL CLASS group_result TTL 1d",
+            ),
+            (
+                Class::Lock,
+                "locks_without_ttl",
+                "a lock whose holder was killed blocks its task for ever",
+                "check that no worker holds it, then HYGIENE.FIXTTL CLASS lock MATCH <name> TTL 1h",
+            ),
+        ] {
+            let tally = of(class);
+            if tally.no_ttl > 0 {
+                findings.push(Finding {
+                    code,
+                    severity: if class == Class::Lock {
+                        Severity::Info
+                    } else {
+                        Severity::Warning
+                    },
+                    class,
+                    keys: tally.no_ttl,
+                    bytes: tally.bytes_no_ttl,
+                    detail: format!("{} without TTL: {detail}", tally.no_ttl),
+                    advice,
+                });
+            }
+        }
+        if !self.mutex_without_ttl.is_empty() {
+            findings.push(Finding {
+                code: "unacked_mutex_without_ttl",
+                severity: Severity::Critical,
+                class: Class::Unacked,
+                keys: self.mutex_without_ttl.len() as u64,
+                bytes: 0,
+                detail:
+                    "the mutex of the restore has no TTL: no unacknowledged message comes back \
+                         while it lies there"
+                        .to_owned(),
+                advice: "with no worker restoring, EXPIRE unacked_mutex 300",
+            });
+        }
+        if settings.default_ttl_ms <= settings.visibility_timeout_ms {
+            findings.push(Finding {
+                code: "default_ttl_not_above_visibility_timeout",
+                severity: Severity::Info,
+                class: Class::TaskResult,
+                keys: 0,
+                bytes: 0,
+                detail: format!(
+                    "default-ttl {} is not above visibility-timeout {}: a task redelivered late, or \
+                     a longer chord, no longer finds its results; Celery's own default is 1d",
+                    span::show(settings.default_ttl_ms),
+                    span::show(settings.visibility_timeout_ms)
+                ),
+                advice: "CONFIG SET hygiene.default-ttl 1d, where memory allows",
+            });
+        }
+        findings.sort_by_key(|finding| (Reverse(finding.severity), Reverse(finding.bytes)));
+        Reply::Array(findings.into_iter().map(Finding::reply).collect())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Severity {
+    Info,
+    Warning,
+    Critical,
+}
+
+struct Finding {
+    code: &'static str,
+    severity: Severity,
+    class: Class,
+    keys: u64,
+    bytes: u64,
+    detail: String,
+    advice: &'static str,
+}
+
+impl Finding {
+    fn reply(self) -> Reply {
+        Reply::map([
+            ("code", Reply::word(self.code)),
+            (
+                "severity",
+                Reply::word(match self.severity {
+                    Severity::Info => "info",
+                    Severity::Warning => "warning",
+                    Severity::Critical => "critical",
+                }),
+            ),
+            ("class", Reply::word(self.class.name())),
+            ("keys", Reply::count(self.keys)),
+            ("bytes", Reply::count(self.bytes)),
+            ("detail", Reply::bytes(self.detail)),
+            ("advice", Reply::word(self.advice)),
+        ])
+    }
+}
+
+fn older(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Seconds since then; -1 if nothing tells.
+fn age_s(now_ms: i64, since_ms: Option<i64>) -> Reply {
+    Reply::Int(since_ms.map_or(-1, |ms| now_ms.saturating_sub(ms).max(0) / 1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_000_000_000;
+
+    fn key(name: &[u8], class: Class, ttl: Ttl, bytes: u64) -> Seen<'_> {
+        Seen {
+            db: 0,
+            name,
+            class,
+            kind: KeyType::String,
+            ttl,
+            elements: 1,
+            bytes,
+            since_ms: None,
+        }
+    }
+
+    fn field<'a>(reply: &'a Reply, path: &[&str]) -> &'a Reply {
+        path.iter().fold(reply, |reply, name| match reply {
+            Reply::Map(fields) => fields
+                .iter()
+                .find(|(field, _)| &**field == name.as_bytes())
+                .map(|(_, value)| value)
+                .unwrap(),
+            Reply::Array(items) => &items[name.parse::<usize>().unwrap()],
+            other => panic!("{name} in {other:?}"),
+        })
+    }
+
+    #[test]
+    fn classes_come_the_heaviest_first() {
+        let mut tally = Tally::new(0, 0);
+        tally.add(&key(b"a", Class::TaskResult, None, 10));
+        tally.add(&key(b"b", Class::Queue, None, 1_000));
+        tally.add(&key(b"c", Class::Other, None, 100));
+        let Reply::Map(classes) = tally.classes(NOW) else {
+            panic!("a map");
+        };
+        let names: Vec<_> = classes.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, [b"queue".as_slice(), b"other", b"task_result"]);
+    }
+
+    #[test]
+    fn lives_are_counted_in_buckets_that_end_where_their_names_say() {
+        let mut tally = Tally::new(0, 0);
+        for ttl in [
+            None,
+            Some(0),
+            Some(59_999),
+            Some(60_000),
+            Some(HOUR_MS),
+            Some(DAY_MS),
+            Some(7 * DAY_MS),
+            Some(i64::MAX),
+        ] {
+            tally.add(&key(b"k", Class::TaskResult, ttl, 5));
+        }
+        let classes = tally.classes(NOW);
+        for (bucket, expected) in [
+            ("none", 1),
+            ("<1m", 2),
+            ("<1h", 1),
+            ("<1d", 1),
+            ("<7d", 1),
+            ("more", 2),
+        ] {
+            assert_eq!(
+                field(&classes, &["task_result", "ttl_histogram", bucket]),
+                &Reply::Int(expected),
+                "{bucket}"
+            );
+        }
+        assert_eq!(field(&classes, &["task_result", "keys"]), &Reply::Int(8));
+        assert_eq!(field(&classes, &["task_result", "no_ttl"]), &Reply::Int(1));
+        assert_eq!(
+            field(&classes, &["task_result", "bytes_no_ttl"]),
+            &Reply::Int(5)
+        );
+    }
+
+    #[test]
+    fn the_lists_of_one_queue_are_one_queue() {
+        let mut tally = Tally::new(0, 0);
+        for (name, length, sent) in [
+            (b"celery".as_slice(), 1, Some(NOW - 5_000)),
+            (b"celery\x06\x163", 2, None),
+            (b"celery\x06\x166", 3, Some(NOW - 9_000)),
+            (b"celery\x06\x169", 4, None),
+        ] {
+            tally.add(&key(name, Class::Queue, None, 10));
+            tally.add_queue(0, b"celery", length, 10, sent);
+        }
+        let classes = tally.classes(NOW);
+        assert_eq!(field(&classes, &["queue", "length"]), &Reply::Int(10));
+        assert_eq!(
+            field(&classes, &["queue", "oldest_message_s"]),
+            &Reply::Int(9)
+        );
+        assert_eq!(
+            field(&classes, &["queue", "queues", "0", "name"]),
+            &Reply::bytes("celery")
+        );
+        assert_eq!(
+            field(&classes, &["queue", "queues", "0", "length"]),
+            &Reply::Int(10)
+        );
+    }
+
+    #[test]
+    fn only_the_biggest_keys_are_kept_and_they_come_in_order() {
+        let mut tally = Tally::new(2, 0);
+        for (name, bytes) in [(b"a", 5), (b"b", 50), (b"c", 500), (b"d", 1)] {
+            tally.add(&key(name, Class::Other, Some(90_500), bytes));
+        }
+        let top = tally.top();
+        assert_eq!(field(&top, &["0", "name"]), &Reply::bytes("c"));
+        assert_eq!(field(&top, &["1", "name"]), &Reply::bytes("b"));
+        assert_eq!(field(&top, &["0", "ttl_s"]), &Reply::Int(90));
+        assert!(matches!(&top, Reply::Array(items) if items.len() == 2));
+    }
+
+    #[test]
+    fn findings_come_the_worst_first_and_only_where_there_is_something() {
+        let settings = Settings::default();
+        let codes = |tally: &Tally| -> Vec<Reply> {
+            match tally.findings(&settings) {
+                Reply::Array(items) => items
+                    .iter()
+                    .map(|item| field(item, &["code"]).clone())
+                    .collect(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut tally = Tally::new(0, 0);
+        assert_eq!(
+            codes(&tally),
+            [Reply::word("default_ttl_not_above_visibility_timeout")]
+        );
+        tally.add(&key(b"r", Class::TaskResult, None, 1));
+        tally.add(&key(b"unacked_mutex", Class::Unacked, None, 1));
+        assert_eq!(
+            codes(&tally),
+            [
+                Reply::word("unacked_mutex_without_ttl"),
+                Reply::word("results_without_ttl"),
+                Reply::word("default_ttl_not_above_visibility_timeout"),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_age_that_nothing_tells_is_minus_one_and_none_is_negative() {
+        let mut tally = Tally::new(0, 0);
+        tally.add(&key(b"a", Class::TaskResult, None, 0));
+        assert_eq!(
+            field(&tally.classes(NOW), &["task_result", "oldest_s"]),
+            &Reply::Int(-1)
+        );
+        tally.add(&Seen {
+            since_ms: Some(NOW + 5_000),
+            ..key(b"a", Class::TaskResult, None, 0)
+        });
+        assert_eq!(
+            field(&tally.classes(NOW), &["task_result", "oldest_s"]),
+            &Reply::Int(0)
+        );
+    }
+}
