@@ -1,0 +1,329 @@
+//! Commands: registration, answers, and clients that wait.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+
+use redis_module::raw;
+
+use super::guard::guard;
+use super::string::lent_bytes;
+use super::{Ctx, log};
+use crate::core::reply::Reply;
+
+/// What a command answers.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A reply.
+    Reply(Reply),
+    /// A refusal; `ERR` is put in front.
+    Refused(String),
+    /// Too few or too many arguments, in the server's own words.
+    WrongArity,
+    /// The client waits; whoever holds its [`Waiting`] answers.
+    Waits,
+}
+
+impl From<Result<Reply, String>> for Outcome {
+    fn from(result: Result<Reply, String>) -> Self {
+        match result {
+            Ok(reply) => Self::Reply(reply),
+            Err(why) => Self::Refused(why),
+        }
+    }
+}
+
+/// One command of the module.
+pub trait Command {
+    /// Its name.
+    const NAME: &'static CStr;
+    /// The server's flags for it. None of 7.0 and later: 6.2 refuses the command then.
+    const FLAGS: &'static CStr;
+    /// The server's ACL categories for it, where a module may set them (7.2 and later).
+    const CATEGORIES: &'static CStr;
+    /// Runs it; `args` are those behind the name.
+    fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome;
+}
+
+/// Registers a command.
+///
+/// # Errors
+/// The server refuses it.
+pub fn register<C: Command>(ctx: Ctx<'_>) -> Result<(), String> {
+    let refused = || {
+        format!(
+            "the server refuses the command {}",
+            C::NAME.to_string_lossy()
+        )
+    };
+    let create = api!(RedisModule_CreateCommand).ok_or_else(refused)?;
+    // SAFETY: name and flags end in NUL, and the server copies both.
+    let status = unsafe {
+        create(
+            ctx.ptr(),
+            C::NAME.as_ptr(),
+            Some(run::<C>),
+            C::FLAGS.as_ptr(),
+            0,
+            0,
+            0,
+        )
+    };
+    if status != 0 {
+        return Err(refused());
+    }
+    categorise::<C>(ctx);
+    Ok(())
+}
+
+fn categorise<C: Command>(ctx: Ctx<'_>) {
+    let (Some(look), Some(set)) = (
+        api!(RedisModule_GetCommand),
+        api!(RedisModule_SetCommandACLCategories),
+    ) else {
+        return;
+    };
+    // SAFETY: the name ends in NUL and is one that was just registered.
+    let command = unsafe { look(ctx.ptr(), C::NAME.as_ptr()) };
+    if command.is_null() {
+        return;
+    }
+    // SAFETY: the command is ours and the categories end in NUL.
+    if unsafe { set(command, C::CATEGORIES.as_ptr()) } != 0 {
+        log::warning(&format!(
+            "{} has no ACL category on this server",
+            C::NAME.to_string_lossy()
+        ));
+    }
+}
+
+unsafe extern "C" fn run<C: Command>(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    let ctx = Ctx::new(ctx);
+    let outcome = guard(|| {
+        let args = arguments(argv, argc);
+        C::run(ctx, args.get(1..).unwrap_or_default())
+    });
+    guard(|| {
+        send(
+            ctx,
+            outcome.unwrap_or_else(|| {
+                Outcome::Refused("internal fault of the hygiene module, see the log".to_owned())
+            }),
+        );
+    });
+    0
+}
+
+/// The arguments of a call, for the length of it.
+pub(super) fn arguments<'a>(argv: *mut *mut raw::RedisModuleString, argc: c_int) -> Vec<&'a [u8]> {
+    let count = usize::try_from(argc).unwrap_or(0);
+    if argv.is_null() || count == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the server hands over `argc` strings at `argv` that live as long as
+    // the call.
+    let strings = unsafe { std::slice::from_raw_parts(argv, count) };
+    strings.iter().map(|string| lent_bytes(*string)).collect()
+}
+
+fn send(ctx: Ctx<'_>, outcome: Outcome) {
+    match outcome {
+        Outcome::Reply(reply) => send_reply(ctx, &reply),
+        Outcome::Refused(why) => send_error(ctx, &why),
+        Outcome::WrongArity => {
+            if let Some(wrong) = api!(RedisModule_WrongArity) {
+                // SAFETY: the context is that of the running command.
+                unsafe {
+                    wrong(ctx.ptr());
+                }
+            }
+        }
+        Outcome::Waits => {}
+    }
+}
+
+fn send_error(ctx: Ctx<'_>, why: &str) {
+    let Some(reply) = api!(RedisModule_ReplyWithError) else {
+        return;
+    };
+    let line: String = why
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let Ok(line) = CString::new(format!("ERR {line}")) else {
+        return;
+    };
+    // SAFETY: the context is live, the text ends in NUL and holds no line break.
+    unsafe {
+        reply(ctx.ptr(), line.as_ptr());
+    }
+}
+
+fn send_reply(ctx: Ctx<'_>, reply: &Reply) {
+    match reply {
+        Reply::Int(n) => {
+            if let Some(send) = api!(RedisModule_ReplyWithLongLong) {
+                // SAFETY: the context is that of the running command.
+                unsafe {
+                    send(ctx.ptr(), *n);
+                }
+            }
+        }
+        Reply::Bulk(bytes) => send_bulk(ctx, bytes),
+        Reply::Text(text) => {
+            if let Some(send) = api!(RedisModule_ReplyWithVerbatimString) {
+                // SAFETY: pointer and length are those of a live string.
+                unsafe {
+                    send(ctx.ptr(), text.as_ptr().cast(), text.len());
+                }
+            }
+        }
+        Reply::Array(items) => {
+            send_length(ctx, items.len(), false);
+            for item in items {
+                send_reply(ctx, item);
+            }
+        }
+        Reply::Map(fields) => {
+            send_length(ctx, fields.len(), true);
+            for (name, value) in fields {
+                send_bulk(ctx, name);
+                send_reply(ctx, value);
+            }
+        }
+    }
+}
+
+fn send_bulk(ctx: Ctx<'_>, bytes: &[u8]) {
+    if let Some(send) = api!(RedisModule_ReplyWithStringBuffer) {
+        // SAFETY: pointer and length are those of a live slice.
+        unsafe {
+            send(ctx.ptr(), bytes.as_ptr().cast(), bytes.len());
+        }
+    }
+}
+
+/// The head of a list or map. The server flattens a map for RESP2 clients; 6.2
+/// has no maps for modules, so there every client gets the flat list.
+fn send_length(ctx: Ctx<'_>, len: usize, map: bool) {
+    let len = i64::try_from(len).unwrap_or(0);
+    let (send, len) = match (map, api!(RedisModule_ReplyWithMap)) {
+        (true, Some(send)) => (Some(send), len),
+        (true, None) => (api!(RedisModule_ReplyWithArray), len * 2),
+        (false, _) => (api!(RedisModule_ReplyWithArray), len),
+    };
+    if let Some(send) = send {
+        // SAFETY: the context is that of the running command.
+        unsafe {
+            send(ctx.ptr(), len);
+        }
+    }
+}
+
+/// Who answers clients that wait.
+pub trait Answers {
+    /// The answer to the client that waits under this id, taken out.
+    fn take(id: u64) -> Option<Result<Reply, String>>;
+    /// The client left, or was told to stop waiting.
+    fn left(client: &Waiting);
+}
+
+/// A client that waits for its answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Waiting(*mut raw::RedisModuleBlockedClient);
+
+impl Waiting {
+    /// Lets the calling client wait, without a limit. The caller has made sure
+    /// that it may: in a transaction or script the server would answer an error by
+    /// itself and hand back a dead handle.
+    pub fn block<A: Answers>(ctx: Ctx<'_>) -> Option<Self> {
+        let block = api!(RedisModule_BlockClient)?;
+        // SAFETY: the context is that of the running command; the callbacks get an
+        // id, never a pointer, so nothing can dangle.
+        let client = unsafe {
+            block(
+                ctx.ptr(),
+                Some(answer::<A>),
+                Some(timed_out::<A>),
+                Some(forget::<A>),
+                0,
+            )
+        };
+        if client.is_null() {
+            return None;
+        }
+        if let Some(watch) = api!(RedisModule_SetDisconnectCallback) {
+            // SAFETY: the handle was just made.
+            unsafe { watch(client, Some(disconnected::<A>)) }
+        }
+        Some(Self(client))
+    }
+
+    /// Ends the wait; the server asks [`Answers::take`] for the answer under this
+    /// id, or drops it if the client is gone.
+    pub fn done(self, id: u64) {
+        if let Some(unblock) = api!(RedisModule_UnblockClient) {
+            // SAFETY: each handle is unblocked once, since this takes it.
+            unsafe {
+                unblock(self.0, id_to_data(id));
+            }
+        }
+    }
+}
+
+fn id_to_data(id: u64) -> *mut c_void {
+    std::ptr::without_provenance_mut(usize::try_from(id).unwrap_or(0))
+}
+
+fn data_to_id(data: *mut c_void) -> u64 {
+    data.addr() as u64
+}
+
+unsafe extern "C" fn answer<A: Answers>(
+    ctx: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    _argc: c_int,
+) -> c_int {
+    guard(|| {
+        let Some(data) = api!(RedisModule_GetBlockedClientPrivateData) else {
+            return;
+        };
+        // SAFETY: called from the reply callback of a client we unblocked.
+        let id = data_to_id(unsafe { data(ctx) });
+        let result = A::take(id).unwrap_or_else(|| Err("the answer was lost".to_owned()));
+        send(Ctx::new(ctx), result.into());
+    });
+    0
+}
+
+unsafe extern "C" fn timed_out<A: Answers>(
+    ctx: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    _argc: c_int,
+) -> c_int {
+    guard(|| {
+        send_error(
+            Ctx::new(ctx),
+            "told to stop waiting; what was asked for is stopped",
+        );
+        if let Some(handle) = api!(RedisModule_GetBlockedClientHandle) {
+            // SAFETY: called from the timeout callback of a client that waits.
+            let client = unsafe { handle(ctx) };
+            A::left(&Waiting(client));
+        }
+    });
+    0
+}
+
+unsafe extern "C" fn disconnected<A: Answers>(
+    _ctx: *mut raw::RedisModuleCtx,
+    client: *mut raw::RedisModuleBlockedClient,
+) {
+    guard(|| A::left(&Waiting(client)));
+}
+
+unsafe extern "C" fn forget<A: Answers>(_ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    guard(|| drop(A::take(data_to_id(data))));
+}

@@ -1,0 +1,171 @@
+//! What the server tells without being asked: writes to keys, and its own life.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use redis_module::raw;
+
+use super::guard::guard;
+use super::string::lent_bytes;
+use super::timer::Task;
+use super::{Ctx, Str};
+
+/// Kinds of keyspace events, as the server's mask has them.
+pub mod kind {
+    /// DEL, EXPIRE, RENAME, COPY, RESTORE, MOVE and the like.
+    pub const GENERIC: i32 = 1 << 2;
+    /// Writes to strings.
+    pub const STRING: i32 = 1 << 3;
+    /// Writes to sets.
+    pub const SET: i32 = 1 << 5;
+}
+
+/// A write that has just happened, inside the command that did it. Nothing may be
+/// written from here: it would reach replicas and AOF before the command itself.
+pub struct Written<'a> {
+    /// One of [`kind`].
+    pub kind: i32,
+    /// The event's name; bytes, since another module may send any.
+    pub event: &'a [u8],
+    /// The key's name.
+    pub key: &'a [u8],
+    lent: *mut raw::RedisModuleString,
+}
+
+impl Written<'_> {
+    /// The key's name, to keep beyond the callback.
+    #[must_use]
+    pub fn keep(&self) -> Option<Str> {
+        Str::hold(self.lent)
+    }
+}
+
+/// Who hears of writes.
+pub trait OnWrite {
+    /// Called inside each command that writes a key of a kind subscribed to.
+    fn written(ctx: Ctx<'_>, what: &Written<'_>);
+}
+
+/// Subscribes to keyspace events of these kinds; `notify-keyspace-events` plays
+/// no part in it. `false` if the server refuses.
+pub fn watch_writes<W: OnWrite>(ctx: Ctx<'_>, kinds: i32) -> bool {
+    let Some(subscribe) = api!(RedisModule_SubscribeToKeyspaceEvents) else {
+        return false;
+    };
+    // SAFETY: called while the module is being loaded; the callback takes no data.
+    unsafe { subscribe(ctx.ptr(), kinds, Some(written::<W>)) == 0 }
+}
+
+unsafe extern "C" fn written<W: OnWrite>(
+    ctx: *mut raw::RedisModuleCtx,
+    kind: c_int,
+    event: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
+    guard(|| {
+        if event.is_null() {
+            return;
+        }
+        // SAFETY: the server hands over a text that ends in NUL and outlives the call.
+        let event = unsafe { CStr::from_ptr(event) }.to_bytes();
+        W::written(
+            Ctx::new(ctx),
+            &Written {
+                kind,
+                event,
+                key: lent_bytes(key),
+                lent: key,
+            },
+        );
+    });
+    0
+}
+
+/// Whether the server runs jobs at the end of the command, transaction or script
+/// that raised an event (7.2 and later, Valkey).
+#[must_use]
+pub fn jobs_after_writes() -> bool {
+    api!(RedisModule_AddPostNotificationJob).is_some()
+}
+
+/// Asks for `T` to run at the end of the unit that is writing; `false` if the
+/// server has no such thing or refuses (a replica, a load).
+pub fn after_write<T: Task>(ctx: Ctx<'_>) -> bool {
+    let Some(add) = api!(RedisModule_AddPostNotificationJob) else {
+        return false;
+    };
+    // SAFETY: called from an event's callback; no data is handed over, so none
+    // leaks when the server refuses.
+    unsafe { add(ctx.ptr(), Some(job::<T>), std::ptr::null_mut(), None) == 0 }
+}
+
+unsafe extern "C" fn job<T: Task>(ctx: *mut raw::RedisModuleCtx, _data: *mut c_void) {
+    guard(|| T::fire(Ctx::new(ctx)));
+}
+
+/// A turn in the server's own life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It has become a primary.
+    Primary,
+    /// It has become a replica.
+    Replica,
+    /// It begins to read a data set.
+    LoadStarted,
+    /// A data set has been read or given up.
+    LoadEnded,
+    /// Two databases have changed places.
+    Swapped(i32, i32),
+    /// Its periodic round, `hz` times a second.
+    Cron,
+}
+
+/// Who hears of the server's life.
+pub trait OnTurn {
+    /// Called on the main thread.
+    fn turn(ctx: Ctx<'_>, turn: Turn);
+}
+
+const ROLE: u64 = 0;
+const LOADING: u64 = 3;
+const CRON: u64 = 8;
+const SWAPDB: u64 = 11;
+const ASYNC_LOAD: u64 = 14;
+
+/// Subscribes to what this server knows of [`Turn`]; 6.2 does not know all.
+pub fn watch_server<T: OnTurn>(ctx: Ctx<'_>) {
+    let Some(subscribe) = api!(RedisModule_SubscribeToServerEvent) else {
+        return;
+    };
+    for id in [ROLE, LOADING, CRON, SWAPDB, ASYNC_LOAD] {
+        let event = raw::RedisModuleEvent { id, dataver: 1 };
+        // SAFETY: called while the module is being loaded; an unknown event is
+        // refused, not harmful.
+        unsafe {
+            subscribe(ctx.ptr(), event, Some(turned::<T>));
+        }
+    }
+}
+
+unsafe extern "C" fn turned<T: OnTurn>(
+    ctx: *mut raw::RedisModuleCtx,
+    event: raw::RedisModuleEvent,
+    sub: u64,
+    data: *mut c_void,
+) {
+    guard(|| {
+        let turn = match (event.id, sub) {
+            (ROLE, 0) => Turn::Primary,
+            (ROLE, 1) => Turn::Replica,
+            (LOADING, 0..=2) | (ASYNC_LOAD, 0) => Turn::LoadStarted,
+            (LOADING, 3 | 4) | (ASYNC_LOAD, 1 | 2) => Turn::LoadEnded,
+            (CRON, _) => Turn::Cron,
+            (SWAPDB, _) if !data.is_null() => {
+                // SAFETY: with this event the server hands over this struct.
+                let swap = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
+                Turn::Swapped(swap.dbnum_first, swap.dbnum_second)
+            }
+            _ => return,
+        };
+        T::turn(Ctx::new(ctx), turn);
+    });
+}

@@ -1,0 +1,228 @@
+//! One key, opened.
+
+use std::marker::PhantomData;
+
+use redis_module::raw;
+
+use super::{Ctx, Str};
+use crate::core::keys::KeyType;
+
+const READ: i32 = 1;
+const WRITE: i32 = 2;
+/// Looking at a key for housekeeping is no use of it: LRU and LFU stay. Servers
+/// before 7.2 know only the first of the two bits and ignore the other.
+const QUIETLY: i32 = (1 << 16) | (1 << 18);
+
+/// A key's remaining life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// It stays until somebody deletes it.
+    None,
+    /// Its remaining time in ms; 0 if it is past and not yet gone.
+    Ms(i64),
+}
+
+/// An open key. Closed on drop.
+pub struct Key<'a> {
+    ptr: *mut raw::RedisModuleKey,
+    owned: bool,
+    callback: PhantomData<&'a ()>,
+}
+
+impl<'a> Key<'a> {
+    /// Opens an existing key to look at, without touching its idle time.
+    pub fn read(ctx: Ctx<'a>, name: &Str) -> Option<Self> {
+        Self::open(ctx, name, READ | QUIETLY)
+    }
+
+    /// Opens an existing key to change. Closing it tells watchers and tracking
+    /// clients that it has changed, even if it has not.
+    pub fn write(ctx: Ctx<'a>, name: &Str) -> Option<Self> {
+        let key = Self::open(ctx, name, READ | WRITE | QUIETLY)?;
+        // Opened for writing, a missing key is a handle too.
+        key.kind().is_some().then_some(key)
+    }
+
+    fn open(ctx: Ctx<'a>, name: &Str, mode: i32) -> Option<Self> {
+        let open = api!(RedisModule_OpenKey)?;
+        // SAFETY: context and name are live; the handle is closed before the
+        // callback ends, since it cannot outlive the context.
+        let ptr = unsafe { open(ctx.ptr(), name.ptr(), mode) };
+        (!ptr.is_null()).then(|| Self {
+            ptr,
+            owned: true,
+            callback: PhantomData,
+        })
+    }
+
+    /// Wraps a handle that the scan lends for the length of its callback.
+    pub(super) fn lent(ptr: *mut raw::RedisModuleKey) -> Option<Self> {
+        (!ptr.is_null()).then(|| Self {
+            ptr,
+            owned: false,
+            callback: PhantomData,
+        })
+    }
+
+    /// Its type; `None` if it holds nothing.
+    #[must_use]
+    pub fn kind(&self) -> Option<KeyType> {
+        let kind = api!(RedisModule_KeyType)?;
+        // SAFETY: the handle is open.
+        match unsafe { kind(self.ptr) } {
+            0 => None,
+            1 => Some(KeyType::String),
+            2 => Some(KeyType::List),
+            3 => Some(KeyType::Hash),
+            4 => Some(KeyType::Set),
+            5 => Some(KeyType::Zset),
+            7 => Some(KeyType::Stream),
+            _ => Some(KeyType::Module),
+        }
+    }
+
+    /// Bytes of a string, elements of anything else.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let Some(length) = api!(RedisModule_ValueLength) else {
+            return 0;
+        };
+        // SAFETY: the handle is open.
+        unsafe { length(self.ptr) }
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its remaining life.
+    #[must_use]
+    pub fn ttl(&self) -> Ttl {
+        let Some(expire) = api!(RedisModule_GetExpire) else {
+            return Ttl::Ms(0);
+        };
+        // SAFETY: the handle is open.
+        match unsafe { expire(self.ptr) } {
+            ms if ms < 0 => Ttl::None,
+            ms => Ttl::Ms(ms),
+        }
+    }
+
+    /// Time since its last use in ms; `None` where the server counts uses instead
+    /// (an LFU policy).
+    #[must_use]
+    pub fn idle_ms(&self) -> Option<i64> {
+        let lru = api!(RedisModule_GetLRU)?;
+        let mut idle = -1;
+        // SAFETY: the handle is open and `idle` is a place for the answer.
+        let status = unsafe { lru(self.ptr, &raw mut idle) };
+        (status == 0 && idle >= 0).then_some(idle)
+    }
+
+    /// A string's bytes, without a copy. Not inside a scan's callback: a short
+    /// string may be moved to be read.
+    #[must_use]
+    pub fn string(&self) -> Option<&[u8]> {
+        if self.kind() != Some(KeyType::String) {
+            return None;
+        }
+        let dma = api!(RedisModule_StringDMA)?;
+        let mut len = 0;
+        // SAFETY: the handle is open and holds a string.
+        let ptr = unsafe { dma(self.ptr, &raw mut len, READ) };
+        if ptr.is_null() {
+            return None;
+        }
+        // SAFETY: the server says that `len` bytes stand there until the key is
+        // changed, and nothing is called while the borrow of the handle lives.
+        Some(unsafe { std::slice::from_raw_parts(ptr.cast(), len) })
+    }
+
+    /// Gives it an expiry at a Unix time in ms; `false` where the server has no
+    /// such call. Replicates nothing.
+    pub(super) fn expire_at(&self, at_ms: i64) -> bool {
+        let Some(set) = api!(RedisModule_SetAbsExpire) else {
+            return false;
+        };
+        // SAFETY: the handle is open for writing.
+        unsafe { set(self.ptr, at_ms) == 0 }
+    }
+}
+
+impl Drop for Key<'_> {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        if let Some(close) = api!(RedisModule_CloseKey) {
+            // SAFETY: opened by us and closed once.
+            unsafe { close(self.ptr) }
+        }
+    }
+}
+
+/// Gives the key an expiry at a Unix time in ms, for replicas and AOF too, in
+/// that order: whatever was written before in this callback goes out before.
+/// `false` if there is no such key or the server refuses.
+///
+/// `through_server` goes by the PEXPIREAT command, which in a cluster refuses a
+/// slot that is not ours yet; the direct way is about a third cheaper and leaves
+/// the key's idle time alone.
+pub fn expire_at(ctx: Ctx<'_>, name: &Str, at_ms: i64, through_server: bool) -> bool {
+    if !through_server {
+        let Some(key) = Key::write(ctx, name) else {
+            return false;
+        };
+        if key.expire_at(at_ms) {
+            drop(key);
+            replicate_expiry(ctx, name, at_ms);
+            notify_expire(ctx, name);
+            return true;
+        }
+    }
+    let at = at_ms.to_string();
+    matches!(
+        super::call::write(ctx, c"PEXPIREAT", &[name.bytes(), at.as_bytes()]),
+        super::call::Value::Int(1)
+    )
+}
+
+fn replicate_expiry(ctx: Ctx<'_>, name: &Str, at_ms: i64) {
+    let Some(replicate) = api!(RedisModule_Replicate) else {
+        return;
+    };
+    // SAFETY: command and format end in NUL; "sl" is followed by one string of
+    // the server and one long long. The expiry is absolute, since the command
+    // goes out as it stands and would start anew when an AOF is read.
+    unsafe {
+        replicate(
+            ctx.ptr(),
+            c"PEXPIREAT".as_ptr(),
+            c"sl".as_ptr(),
+            name.ptr(),
+            at_ms,
+        );
+    }
+}
+
+/// The event that EXPIRE raises, for those who listen; the low-level call raises none.
+fn notify_expire(ctx: Ctx<'_>, name: &Str) {
+    const GENERIC: i32 = 1 << 2;
+    let Some(notify) = api!(RedisModule_NotifyKeyspaceEvent) else {
+        return;
+    };
+    // SAFETY: the event's name ends in NUL, context and key are live.
+    unsafe {
+        notify(ctx.ptr(), GENERIC, c"expire".as_ptr(), name.ptr());
+    }
+}
+
+/// Deletes the key by UNLINK, for replicas and AOF too; `false` if it was gone.
+pub fn unlink(ctx: Ctx<'_>, name: &Str) -> bool {
+    matches!(
+        super::call::write(ctx, c"UNLINK", &[name.bytes()]),
+        super::call::Value::Int(1)
+    )
+}

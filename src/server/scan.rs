@@ -1,0 +1,111 @@
+//! A cursor over the keys of the selected database.
+
+use std::ffi::c_void;
+
+use redis_module::raw;
+
+use super::guard::guard;
+use super::key::Key;
+use super::string::lent_bytes;
+use super::{Ctx, Str};
+
+/// A key as the scan shows it, for the length of one callback. It is looked at
+/// here and changed after [`Cursor::step`] has returned: the server holds on to
+/// the value meanwhile.
+pub struct Found<'a> {
+    name: *mut raw::RedisModuleString,
+    bytes: &'a [u8],
+    key: Key<'a>,
+}
+
+impl Found<'_> {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The key, to look at.
+    #[must_use]
+    pub const fn key(&self) -> &Key<'_> {
+        &self.key
+    }
+
+    /// Its name, to keep beyond the callback.
+    #[must_use]
+    pub fn keep(&self) -> Option<Str> {
+        Str::hold(self.name)
+    }
+}
+
+/// A scan's place. Freed on drop.
+pub struct Cursor(*mut raw::RedisModuleScanCursor);
+
+impl Cursor {
+    /// A cursor at the beginning.
+    pub fn new() -> Option<Self> {
+        let create = api!(RedisModule_ScanCursorCreate)?;
+        // SAFETY: takes nothing; the result is freed by drop.
+        let ptr = unsafe { create() };
+        (!ptr.is_null()).then(|| Self(ptr))
+    }
+
+    /// Shows the keys of one bucket, 1 to about 10. `false` at the end. Keys that
+    /// are there from start to end are shown at least once, as with SCAN.
+    pub fn step<F: FnMut(Found<'_>)>(&mut self, ctx: Ctx<'_>, mut visit: F) -> bool {
+        let Some(scan) = api!(RedisModule_Scan) else {
+            return false;
+        };
+        // SAFETY: context and cursor are live; `found::<F>` gets back the very
+        // closure that is passed, which outlives the call.
+        unsafe {
+            scan(
+                ctx.ptr(),
+                self.0,
+                Some(found::<F>),
+                (&raw mut visit).cast::<c_void>(),
+            ) != 0
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        if let Some(destroy) = api!(RedisModule_ScanCursorDestroy) {
+            // SAFETY: made by us and freed once.
+            unsafe { destroy(self.0) }
+        }
+    }
+}
+
+unsafe extern "C" fn found<F: FnMut(Found<'_>)>(
+    ctx: *mut raw::RedisModuleCtx,
+    name: *mut raw::RedisModuleString,
+    key: *mut raw::RedisModuleKey,
+    visit: *mut c_void,
+) {
+    guard(|| {
+        // SAFETY: `step` passes its closure, alive and not used by anyone else
+        // until the scan returns.
+        let visit = unsafe { &mut *visit.cast::<F>() };
+        let (handle, opened);
+        if let Some(lent) = Key::lent(key) {
+            handle = lent;
+        } else {
+            // The server shows some keys without a handle; then it is on us.
+            opened = Str::hold(name);
+            let Some(key) = opened
+                .as_ref()
+                .and_then(|name| Key::read(Ctx::new(ctx), name))
+            else {
+                return;
+            };
+            handle = key;
+        }
+        visit(Found {
+            name,
+            bytes: lent_bytes(name),
+            key: handle,
+        });
+    });
+}
