@@ -1,4 +1,97 @@
 //! redis-hygiene: a Redis module that keeps a Redis used by Celery clean from
 //! inside the server, whatever its clients are configured to do.
+//!
+//! - [`core`]: the rules, without a server.
+//! - [`server`]: the server's module API, wrapped; the only `unsafe`.
+//! - [`hook`]: a TTL at the moment of the write.
+//! - [`sweep`]: passes over the keyspace, in slices.
+//! - [`commands`]: what people type.
 
+pub mod commands;
 pub mod core;
+pub mod hook;
+pub mod keyspace;
+pub mod known;
+pub mod server;
+pub mod settings;
+pub mod stats;
+pub mod sweep;
+
+use server::Ctx;
+use server::events::{self, OnTurn, Turn, kind};
+use sweep::{background, engine};
+
+/// The server's own allocator, so that what the module uses shows in `used_memory`.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: redis_module::alloc::RedisAlloc = redis_module::alloc::RedisAlloc;
+
+/// Loads the module: settings, commands, events.
+///
+/// # Errors
+/// What is wrong with an argument, or what the server refuses.
+pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
+    use server::command::register;
+
+    settings::replace(settings::from_arguments(args)?);
+    server::config::register::<settings::Live>(ctx)?;
+
+    register::<commands::scan::Scan>(ctx)?;
+    register::<commands::fixttl::FixTtl>(ctx)?;
+    register::<commands::jobs::Jobs>(ctx)?;
+    register::<commands::jobs::Cancel>(ctx)?;
+    register::<commands::config::Config>(ctx)?;
+    register::<commands::help::Help>(ctx)?;
+    server::info::register::<stats::Info>(ctx);
+
+    let server = server::load::Server::at(ctx);
+    let kinds = if server.generic_events_are_safe() {
+        kind::STRING | kind::SET | kind::GENERIC
+    } else {
+        kind::STRING | kind::SET
+    };
+    if !events::watch_writes::<hook::Hook>(ctx, kinds) {
+        return Err("the server refuses keyspace events".to_owned());
+    }
+    events::watch_server::<Life>(ctx);
+    server::log::notice(&server.differences());
+    background::owe("sweep-on-start");
+    Ok(())
+}
+
+/// Lets go of everything, so that nothing of ours is called once the library is gone.
+///
+/// # Errors
+/// A scan or a sweep is running.
+pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
+    engine::shut(ctx)?;
+    hook::stop(ctx);
+    background::forget();
+    known::forget();
+    server::config::forget();
+    Ok(())
+}
+
+/// The server's life, as far as it concerns the module.
+struct Life;
+
+impl OnTurn for Life {
+    fn turn(ctx: Ctx<'_>, turn: Turn) {
+        match turn {
+            Turn::Cron => {
+                hook::settle(ctx);
+                background::round(ctx);
+            }
+            Turn::LoadEnded => {
+                engine::restart_all();
+                background::owe("sweep-on-start");
+            }
+            Turn::Primary => background::owe("failover"),
+            Turn::Swapped(a, b) => {
+                known::swapped(a, b);
+                engine::restart_all();
+            }
+            Turn::LoadStarted | Turn::Replica => {}
+        }
+    }
+}

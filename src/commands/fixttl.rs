@@ -1,0 +1,166 @@
+//! `HYGIENE.FIXTTL [TTL d] [JITTER p%] [FROMDONE] [MAXAGE d] [CLASS c ...] [MATCH glob] [DB n | ALLDBS] [LIMIT n] [DRYRUN] [ASYNC]`
+
+use std::ffi::CStr;
+
+use super::{caller, database, once, unknown_option, user};
+use crate::core::args::{Args, percent, quoted};
+use crate::core::glob::Glob;
+use crate::core::keys::Class;
+use crate::core::policy::Plan;
+use crate::core::settings::{Basis, Settings};
+use crate::server::Ctx;
+use crate::server::command::{Command, Outcome};
+use crate::server::context::now_ms;
+use crate::settings;
+use crate::sweep::fix::{Fix, FixOrder};
+use crate::sweep::{Order, Scope, engine};
+
+/// The shortest TTL that can be given, in ms.
+const LEAST_TTL_MS: i64 = 1_000;
+
+/// Gives results without TTL one and deletes finished ones that are too old.
+pub struct FixTtl;
+
+#[derive(Debug, Default)]
+struct Options {
+    ttl_ms: Option<i64>,
+    jitter: Option<u64>,
+    from_done: Option<()>,
+    max_age_ms: Option<i64>,
+    classes: Option<Vec<Class>>,
+    pattern: Option<Glob>,
+    scope: Option<Scope>,
+    limit: Option<u64>,
+    dry_run: Option<()>,
+    asynchronous: Option<()>,
+}
+
+impl Options {
+    fn parse(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Self, String> {
+        let mut args = Args::new(words);
+        let mut options = Self::default();
+        while let Some((word, name)) = args.option() {
+            match name.as_str() {
+                "TTL" => once(&mut options.ttl_ms, ttl(&mut args)?, "TTL")?,
+                "JITTER" => once(&mut options.jitter, jitter(&mut args)?, "JITTER")?,
+                "FROMDONE" => once(&mut options.from_done, (), "FROMDONE")?,
+                "MAXAGE" => once(&mut options.max_age_ms, args.span("MAXAGE")?, "MAXAGE")?,
+                "CLASS" => once(&mut options.classes, classes(&mut args)?, "CLASS")?,
+                "MATCH" => once(&mut options.pattern, args.glob("MATCH")?, "MATCH")?,
+                "DB" => once(
+                    &mut options.scope,
+                    database(ctx, &mut args)?,
+                    "DB or ALLDBS",
+                )?,
+                "ALLDBS" => once(&mut options.scope, Scope::All, "DB or ALLDBS")?,
+                "LIMIT" => once(
+                    &mut options.limit,
+                    args.number("LIMIT", 1, u64::MAX)?,
+                    "LIMIT",
+                )?,
+                "DRYRUN" => once(&mut options.dry_run, (), "DRYRUN")?,
+                "ASYNC" => once(&mut options.asynchronous, (), "ASYNC")?,
+                _ => {
+                    return Err(unknown_option(
+                        word,
+                        "TTL d, JITTER p%, FROMDONE, MAXAGE d, CLASS c ..., MATCH glob, DB n, \
+                         ALLDBS, LIMIT n, DRYRUN or ASYNC",
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    fn plan(&self, settings: &Settings) -> Plan {
+        Plan {
+            ttl_ms: self.ttl_ms.unwrap_or(settings.default_ttl_ms),
+            jitter: self.jitter.unwrap_or(settings.ttl_jitter),
+            basis: if self.from_done.is_some() {
+                Basis::Done
+            } else {
+                settings.ttl_basis
+            },
+            max_age_ms: self.max_age_ms.unwrap_or(settings.max_age_ms),
+            max_ttl_ms: settings.max_ttl_ms,
+        }
+    }
+}
+
+fn ttl(args: &mut Args<'_>) -> Result<i64, String> {
+    let word = args.peek().unwrap_or_default();
+    let ttl_ms = args.span("TTL")?;
+    if ttl_ms < LEAST_TTL_MS {
+        return Err(format!("TTL {}: expected at least 1s", quoted(word)));
+    }
+    Ok(ttl_ms)
+}
+
+fn jitter(args: &mut Args<'_>) -> Result<u64, String> {
+    let word = args.value("JITTER")?;
+    percent(word, 50).ok_or_else(|| format!("JITTER {}: expected 0% to 50%", quoted(word)))
+}
+
+/// One class or more, up to the next option.
+fn classes(args: &mut Args<'_>) -> Result<Vec<Class>, String> {
+    let mut classes = Vec::new();
+    loop {
+        let word = match args.peek() {
+            Some(word) if classes.is_empty() || Class::named(word).is_some() => word,
+            None if classes.is_empty() => return Err("CLASS needs a value".to_owned()),
+            _ => return Ok(classes),
+        };
+        args.option();
+        let class = Class::named(word).ok_or_else(|| {
+            let known: Vec<&str> = Class::ALL
+                .iter()
+                .filter(|class| class.protected().is_none())
+                .map(|class| class.name())
+                .collect();
+            format!(
+                "CLASS {}: expected one or more of {}",
+                quoted(word),
+                known.join(", ")
+            )
+        })?;
+        if let Some(why) = class.protected() {
+            return Err(format!("CLASS {} is never touched: {why}", quoted(word)));
+        }
+        classes.push(class);
+    }
+}
+
+impl Command for FixTtl {
+    const NAME: &'static CStr = c"hygiene.fixttl";
+    const FLAGS: &'static CStr = c"write admin";
+    const CATEGORIES: &'static CStr = c"keyspace write slow admin dangerous";
+
+    fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+        let options = match Options::parse(ctx, args) {
+            Ok(options) => options,
+            Err(why) => return Outcome::Refused(why),
+        };
+        let current = settings::now();
+        let plan = options.plan(&current.settings);
+        let user = user(ctx);
+        let order = FixOrder {
+            plan,
+            classes: options.classes.unwrap_or_else(|| vec![Class::TaskResult]),
+            pattern: options.pattern,
+            limit: options.limit.unwrap_or(0),
+            dry_run: options.dry_run.is_some(),
+        };
+        let seed = now_ms().unsigned_abs() ^ ctx.client_id().rotate_left(32);
+        engine::start_for_client(
+            ctx,
+            Order {
+                what: "HYGIENE.FIXTTL",
+                by: caller(ctx, user.as_deref()),
+                user,
+                scope: options.scope.unwrap_or(Scope::All),
+                visitor: Box::new(Fix::new(ctx, order, current.names, seed)),
+            },
+            options.asynchronous.is_some(),
+        )
+    }
+}

@@ -1,0 +1,49 @@
+//! `HYGIENE.JOBS` and `HYGIENE.CANCEL id`
+
+use std::ffi::CStr;
+
+use crate::core::args::Args;
+use crate::core::reply::Reply;
+use crate::server::Ctx;
+use crate::server::command::{Command, Outcome};
+use crate::sweep::engine;
+
+/// Lists scans and sweeps, running and finished.
+pub struct Jobs;
+
+impl Command for Jobs {
+    const NAME: &'static CStr = c"hygiene.jobs";
+    const FLAGS: &'static CStr = c"readonly";
+    const CATEGORIES: &'static CStr = c"read slow";
+
+    fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+        if args.is_empty() {
+            Outcome::Reply(engine::list())
+        } else {
+            Outcome::WrongArity
+        }
+    }
+}
+
+/// Stops a scan or a sweep.
+pub struct Cancel;
+
+impl Command for Cancel {
+    const NAME: &'static CStr = c"hygiene.cancel";
+    const FLAGS: &'static CStr = c"readonly admin";
+    const CATEGORIES: &'static CStr = c"slow admin dangerous";
+
+    fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+        if args.len() != 1 {
+            return Outcome::WrongArity;
+        }
+        match Args::new(args).number("id", 1, u64::MAX) {
+            Ok(id) if engine::cancel(id) => Outcome::Reply(Reply::map([
+                ("job", Reply::count(id)),
+                ("state", Reply::word("cancelling")),
+            ])),
+            Ok(id) => Outcome::Refused(format!("no job {id} is running: HYGIENE.JOBS lists them")),
+            Err(why) => Outcome::Refused(why),
+        }
+    }
+}

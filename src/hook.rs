@@ -1,0 +1,230 @@
+//! Enforcement: a `task_result` has a TTL by the time other clients see it.
+//!
+//! Inside the event nothing may be written: the expiry would reach replicas and
+//! AOF before the write that clears it (every server tested does so). Nor can the
+//! event tell whether a TTL is about to follow, for SETEX raises `set` first. So
+//! the key is noted, and looked at when the unit of work is over: in the server's
+//! post-notification job where it has one (7.2 and later, Valkey), in the same
+//! transaction on the wire; else in a timer of 0 ms, in the same turn of the event
+//! loop and behind the write on the wire.
+
+use crate::core::policy::{self, Change};
+use crate::keyspace;
+use crate::known;
+use crate::server::context::writes_paused;
+use crate::server::events::{self, OnWrite, Written, kind};
+use crate::server::key::{Key, Ttl};
+use crate::server::timer::{Task, Timer};
+use crate::server::{Ctx, MainCell, Str};
+use crate::settings::{self, Current};
+use crate::stats;
+
+/// Keys in one portion of the timer path: what one timer writes goes out as one
+/// transaction, so it is kept small.
+const PORTION: usize = 200;
+
+/// The most keys that wait for a timer. More only come together while writes are
+/// let in and timers are not; the sweep finds what is let go.
+const MOST_WAITING: usize = 1_000_000;
+
+/// How long to wait when writes are paused, in ms.
+const PAUSE_MS: u64 = 50;
+
+struct Noted {
+    keys: Vec<(i32, Str)>,
+    job: bool,
+    timers: Vec<Timer>,
+}
+
+static NOTED: MainCell<Noted> = MainCell::new(Noted {
+    keys: Vec::new(),
+    job: false,
+    timers: Vec::new(),
+});
+
+/// Hears of writes.
+pub struct Hook;
+
+impl OnWrite for Hook {
+    fn written(ctx: Ctx<'_>, what: &Written<'_>) {
+        let concerns_us = settings::with(|current| match what.kind {
+            kind::STRING => is_result(current, what.key),
+            kind::GENERIC => {
+                let comes_whole = matches!(
+                    what.event,
+                    b"rename_to" | b"copy_to" | b"move_to" | b"restore"
+                );
+                let given_ttl = what.event == b"expire" && current.settings.max_ttl_ms > 0;
+                (comes_whole || (given_ttl && !keyspace::stamping()))
+                    && is_result(current, what.key)
+            }
+            _ => false,
+        });
+        if concerns_us == Some(true) {
+            note(ctx, what);
+        } else if what.kind == kind::SET && what.event == b"sadd" {
+            known::binding_written(ctx, what);
+        }
+    }
+}
+
+fn is_result(current: &Current, name: &[u8]) -> bool {
+    current.settings.enforce && current.names.task_result(name) && !current.names.exempt(name)
+}
+
+fn note(ctx: Ctx<'_>, what: &Written<'_>) {
+    let by_job = events::jobs_after_writes();
+    // The server refuses jobs by itself while it loads or follows a primary; a
+    // timer it would grant.
+    if !by_job && !ctx.flags().may_write() {
+        return;
+    }
+    let mut noted = NOTED.get_mut();
+    if by_job {
+        if !noted.job && !events::after_write::<AfterUnit>(ctx) {
+            return;
+        }
+        noted.job = true;
+    } else if noted.keys.len() >= MOST_WAITING {
+        stats::LEFT_TO_SWEEP.add(1);
+        return;
+    } else if noted.keys.len().is_multiple_of(PORTION) {
+        let Some(timer) = Timer::arm::<SameTurn>(ctx, 0) else {
+            return;
+        };
+        noted.timers.push(timer);
+    }
+    if let Some(key) = what.keep() {
+        noted.keys.push((ctx.db(), key));
+    }
+}
+
+/// The end of a command, transaction or script.
+struct AfterUnit;
+
+impl Task for AfterUnit {
+    fn fire(ctx: Ctx<'_>) {
+        let keys = {
+            let mut noted = NOTED.get_mut();
+            noted.job = false;
+            std::mem::take(&mut noted.keys)
+        };
+        if ctx.flags().may_write() {
+            stamp_all(ctx, &keys);
+        }
+        reuse(keys);
+    }
+}
+
+/// The same turn of the event loop.
+struct SameTurn;
+
+impl Task for SameTurn {
+    fn fire(ctx: Ctx<'_>) {
+        let portion: Vec<(i32, Str)> = {
+            let mut noted = NOTED.get_mut();
+            if !noted.timers.is_empty() {
+                // They fire in the order they were armed.
+                noted.timers.remove(0);
+            }
+            if !ctx.flags().may_write() {
+                noted.keys.clear();
+                return;
+            }
+            if writes_paused() {
+                noted.timers.extend(Timer::arm::<Self>(ctx, PAUSE_MS));
+                return;
+            }
+            let count = noted.keys.len().min(PORTION);
+            noted.keys.drain(..count).collect()
+        };
+        stamp_all(ctx, &portion);
+        let mut noted = NOTED.get_mut();
+        if !noted.keys.is_empty() && noted.timers.is_empty() {
+            noted.timers.extend(Timer::arm::<Self>(ctx, 0));
+        }
+    }
+}
+
+fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
+    let current = settings::now();
+    let cluster = ctx.flags().cluster();
+    let mut db = ctx.db();
+    for (wanted, name) in keys {
+        if *wanted != db {
+            if !ctx.select(*wanted) {
+                continue;
+            }
+            db = *wanted;
+        }
+        stamp(ctx, &current, name, cluster);
+    }
+}
+
+fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {
+    let Some(key) = Key::read(ctx, name) else {
+        return;
+    };
+    if key.kind() != Some(crate::core::keys::KeyType::String) {
+        return;
+    }
+    let ttl = match key.ttl() {
+        Ttl::None => None,
+        Ttl::Ms(ms) => Some(ms),
+    };
+    drop(key);
+    match policy::enforce(ttl, &current.settings) {
+        Some(Change::Stamp(ms)) => {
+            if keyspace::give_ttl(ctx, name, ms, cluster) {
+                stats::STAMPED_BY_HOOK.add(1);
+            }
+        }
+        Some(Change::Cut(ms)) => {
+            if keyspace::give_ttl(ctx, name, ms, cluster) {
+                stats::CUT_BY_HOOK.add(1);
+            }
+        }
+        Some(Change::Delete) | None => {}
+    }
+}
+
+/// Keeps the room of the list for the next unit, unless one was very large.
+fn reuse(mut keys: Vec<(i32, Str)>) {
+    keys.clear();
+    let mut noted = NOTED.get_mut();
+    if noted.keys.capacity() < keys.capacity() && keys.capacity() <= 1_024 {
+        keys.append(&mut noted.keys);
+        noted.keys = keys;
+    }
+}
+
+/// Stops what is armed and forgets what is noted; the next sweep finds it.
+pub fn stop(ctx: Ctx<'_>) {
+    let mut noted = NOTED.get_mut();
+    for timer in noted.timers.drain(..) {
+        timer.stop(ctx);
+    }
+    noted.keys = Vec::new();
+    noted.job = false;
+}
+
+/// The server's periodic round, outside any unit of work: nothing may be noted by
+/// now. If something is, the server dropped our job, and it is done here.
+pub fn settle(ctx: Ctx<'_>) {
+    let forgotten = {
+        let noted = NOTED.get();
+        noted.job || (!noted.keys.is_empty() && noted.timers.is_empty())
+    };
+    if !forgotten || writes_paused() {
+        return;
+    }
+    let keys = {
+        let mut noted = NOTED.get_mut();
+        noted.job = false;
+        let count = noted.keys.len().min(PORTION);
+        noted.keys.drain(..count).collect::<Vec<_>>()
+    };
+    if ctx.flags().may_write() {
+        stamp_all(ctx, &keys);
+    }
+}

@@ -1,0 +1,153 @@
+//! Names worth looking at: what scans and sweeps have come across, and bindings as
+//! they are written. BEATSTATUS never walks the keyspace; it looks here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::core::celery::result::StoredResult;
+use crate::core::keys::{Class, KeyType};
+use crate::server::events::Written;
+use crate::server::{Ctx, MainCell};
+
+/// The most names of one kind; more are not learnt.
+const MOST_NAMES: usize = 10_000;
+
+/// The most task names whose last result is kept.
+const MOST_TASKS: usize = 1_000;
+
+/// A key: its database and name.
+pub type Place = (i32, Vec<u8>);
+
+/// The last result of a task that a sweep has read, where results carry the
+/// task's name (`result_extended`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastResult {
+    /// When it finished, Unix ms.
+    pub finished_ms: i64,
+    /// SUCCESS, FAILURE or REVOKED.
+    pub status: String,
+    /// The exception's type, if it failed.
+    pub exc_type: Option<String>,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// kombu's routing tables, `_kombu.binding.<exchange>`.
+    pub bindings: BTreeSet<Place>,
+    /// Lists of messages, priorities and all.
+    pub queues: BTreeSet<Place>,
+    /// Hashes of unacknowledged messages.
+    pub unacked: BTreeSet<Place>,
+    /// RedBeat's schedules.
+    pub schedules: BTreeSet<Place>,
+    /// The last result per task name.
+    pub results: BTreeMap<Vec<u8>, LastResult>,
+}
+
+static KNOWN: MainCell<Option<Known>> = MainCell::new(None);
+
+/// A copy of what is known.
+#[must_use]
+pub fn now() -> Known {
+    KNOWN.get().clone().unwrap_or_default()
+}
+
+/// Forgets everything.
+pub fn forget() {
+    *KNOWN.get_mut() = None;
+}
+
+fn learn(places: &mut BTreeSet<Place>, db: i32, name: &[u8]) {
+    if places.len() < MOST_NAMES {
+        places.insert((db, name.to_vec()));
+    }
+}
+
+/// Notes a key that a pass over the keyspace has come across.
+pub fn seen(db: i32, name: &[u8], class: Class, kind: KeyType) {
+    if !matches!(
+        class,
+        Class::Binding | Class::Queue | Class::Unacked | Class::Redbeat
+    ) {
+        return;
+    }
+    let mut known = KNOWN.get_mut();
+    let known = known.get_or_insert_default();
+    match (class, kind) {
+        (Class::Binding, _) if is_binding(name) => learn(&mut known.bindings, db, name),
+        (Class::Queue, KeyType::List) => learn(&mut known.queues, db, name),
+        (Class::Unacked, KeyType::Hash) => learn(&mut known.unacked, db, name),
+        (Class::Redbeat, KeyType::Zset) if name.ends_with(b":schedule") => {
+            learn(&mut known.schedules, db, name);
+        }
+        _ => {}
+    }
+}
+
+/// Whether a list of that name was once seen to be a queue.
+#[must_use]
+pub fn queue(db: i32, name: &[u8]) -> bool {
+    KNOWN
+        .get()
+        .as_ref()
+        .is_some_and(|known| known.queues.contains(&(db, name.to_vec())))
+}
+
+/// Notes a binding at the moment it is written, so that a queue declared after
+/// the last sweep is known too.
+pub fn binding_written(ctx: Ctx<'_>, what: &Written<'_>) {
+    if is_binding(what.key) {
+        seen(ctx.db(), what.key, Class::Binding, KeyType::Set);
+    }
+}
+
+fn is_binding(name: &[u8]) -> bool {
+    memchr::memmem::find(name, b"_kombu.binding.").is_some()
+}
+
+/// Notes a result that a sweep has read, if it says which task it was of.
+pub fn result(result: &StoredResult<'_>) {
+    let (Some(name), Some(finished_ms), Some(status)) =
+        (&result.name, result.finished_at_ms(), &result.status)
+    else {
+        return;
+    };
+    let mut known = KNOWN.get_mut();
+    let known = known.get_or_insert_default();
+    match known.results.get(name.as_bytes()) {
+        Some(last) if last.finished_ms >= finished_ms => return,
+        None if known.results.len() >= MOST_TASKS => return,
+        _ => {}
+    }
+    known.results.insert(
+        name.as_bytes().to_vec(),
+        LastResult {
+            finished_ms,
+            status: status.to_string(),
+            exc_type: result.exc_type.as_deref().map(str::to_owned),
+        },
+    );
+}
+
+/// Two databases have changed places. A name that is no longer there does no harm.
+pub fn swapped(a: i32, b: i32) {
+    let mut known = KNOWN.get_mut();
+    let Some(known) = known.as_mut() else {
+        return;
+    };
+    for places in [
+        &mut known.bindings,
+        &mut known.queues,
+        &mut known.unacked,
+        &mut known.schedules,
+    ] {
+        *places = std::mem::take(places)
+            .into_iter()
+            .map(|(db, name)| match db {
+                db if db == a => (b, name),
+                db if db == b => (a, name),
+                db => (db, name),
+            })
+            .collect();
+    }
+}

@@ -1,0 +1,105 @@
+//! The sweep that nobody has to start: after a load, and once per interval, with
+//! no beat, no worker and no client. It hangs on the server's own periodic round,
+//! so that no timer of ours stands while there is nothing to do.
+
+use super::engine;
+use super::fix::{Fix, FixOrder};
+use super::{Order, Scope};
+use crate::core::keys::Class;
+use crate::core::policy::Plan;
+use crate::core::settings::Settings;
+use crate::server::context::now_ms;
+use crate::server::{Ctx, MainCell};
+use crate::settings;
+
+struct Clock {
+    /// A load has ended and its sweep is owed.
+    owed: Option<&'static str>,
+    /// When the last one was started, Unix ms.
+    last_ms: i64,
+}
+
+static CLOCK: MainCell<Clock> = MainCell::new(Clock {
+    owed: None,
+    last_ms: 0,
+});
+
+/// The module or a data set has been loaded, or this server has become a primary.
+pub fn owe(why: &'static str) {
+    let mut clock = CLOCK.get_mut();
+    clock.owed = Some(why);
+    if clock.last_ms == 0 {
+        clock.last_ms = now_ms();
+    }
+}
+
+/// The server's periodic round: starts what is due.
+pub fn round(ctx: Ctx<'_>) {
+    let current = settings::now();
+    let now = now_ms();
+    let what = {
+        let mut clock = CLOCK.get_mut();
+        // A clock that was set back must not silence the sweep.
+        clock.last_ms = clock.last_ms.min(now);
+        let owed = clock.owed.filter(|_| current.settings.sweep_on_start);
+        let interval = current.settings.sweep_interval_ms;
+        let due = interval > 0 && now.saturating_sub(clock.last_ms) >= interval;
+        match owed.or(due.then_some("sweep-interval")) {
+            Some(what) => what,
+            None => {
+                clock.owed = None;
+                return;
+            }
+        }
+    };
+    if !ctx.flags().may_write() || engine::writing() {
+        return;
+    }
+    {
+        let mut clock = CLOCK.get_mut();
+        clock.owed = None;
+        clock.last_ms = now;
+    }
+    let order = FixOrder {
+        plan: plan(&current.settings),
+        classes: vec![Class::TaskResult],
+        pattern: None,
+        limit: 0,
+        dry_run: false,
+    };
+    let seed = now.unsigned_abs();
+    let visitor = Fix::new(ctx, order, current.names, seed);
+    engine::start(
+        ctx,
+        Order {
+            what: "SWEEP",
+            by: what.to_owned(),
+            user: None,
+            scope: Scope::All,
+            visitor: Box::new(visitor),
+        },
+        None,
+    );
+}
+
+fn plan(settings: &Settings) -> Plan {
+    Plan {
+        ttl_ms: settings.default_ttl_ms,
+        jitter: settings.ttl_jitter,
+        basis: settings.ttl_basis,
+        max_age_ms: if settings.sweep_deletes {
+            settings.max_age_ms
+        } else {
+            0
+        },
+        max_ttl_ms: settings.max_ttl_ms,
+    }
+}
+
+/// Forgets what is owed.
+pub fn forget() {
+    *CLOCK.get_mut() = Clock {
+        owed: None,
+        last_ms: 0,
+    };
+}

@@ -1,0 +1,582 @@
+//! Jobs and their slices.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::{Cost, Job, Order, Run, Scope, Turn};
+use crate::core::reply::Reply;
+use crate::core::settings::Settings;
+use crate::server::acl::User;
+use crate::server::command::{Answers, Outcome, Waiting};
+use crate::server::context::{now_ms, writes_paused};
+use crate::server::guard::guard;
+use crate::server::scan::Cursor;
+use crate::server::timer::{Task, Timer};
+use crate::server::{Ctx, MainCell, acl};
+use crate::{settings, stats};
+
+/// Jobs that run or wait at once; more are refused.
+const MOST_JOBS: usize = 16;
+
+/// Finished jobs that are remembered.
+const MOST_FINISHED: usize = 100;
+
+/// Writes in one slice, whatever the time: a slice's writes are one transaction
+/// for replicas and AOF, and they go out after the slice, on top of its time.
+const MOST_WRITES: u64 = 200;
+
+/// Looks at keys between two looks at the clock.
+const KEYS_PER_CLOCK: u32 = 8;
+
+/// Bytes read after which the clock is looked at before the next key.
+const BYTES_PER_CLOCK: u64 = 4_096;
+
+/// How long a job that may not go on now rests, in ms.
+const REST_MS: u64 = 50;
+
+/// What a write costs on top of the slice that did it, in µs: it is sent to
+/// replicas and AOF after the slice. Measured at 40 to 100 % of the write itself.
+const WRITE_AFTER_US: u64 = 1;
+
+/// A finished job.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    id: u64,
+    what: &'static str,
+    by: String,
+    state: &'static str,
+    run: Run,
+    result: Result<Reply, String>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    running: Vec<Job>,
+    finished: VecDeque<Finished>,
+    answers: HashMap<u64, Result<Reply, String>>,
+    last_id: u64,
+    timer: Option<Timer>,
+    /// The id of the job whose slice is on the stack, and what was asked of it
+    /// meanwhile.
+    on_turn: Option<u64>,
+    stop_on_turn: Option<&'static str>,
+}
+
+static JOBS: MainCell<Option<Jobs>> = MainCell::new(None);
+
+fn with<R>(work: impl FnOnce(&mut Jobs) -> R) -> R {
+    work(JOBS.get_mut().get_or_insert_default())
+}
+
+/// Starts a pass for a client. It waits for the end, or with `asynchronous` gets
+/// the job's id at once.
+pub fn start_for_client(ctx: Ctx<'_>, order: Order, asynchronous: bool) -> Outcome {
+    if !asynchronous && ctx.flags().deny_blocking() {
+        return Outcome::Refused(format!(
+            "{} works in slices and cannot wait in a transaction, a script or this kind of \
+             connection: add ASYNC, then HYGIENE.JOBS shows the result",
+            order.what
+        ));
+    }
+    if with(|jobs| jobs.running.len()) >= MOST_JOBS {
+        return Outcome::Refused(format!(
+            "{MOST_JOBS} scans and sweeps are running already: wait for one or HYGIENE.CANCEL one"
+        ));
+    }
+    if asynchronous {
+        let id = start(ctx, order, None);
+        return Outcome::Reply(Reply::map([("job", Reply::count(id))]));
+    }
+    let Some(client) = Waiting::block::<Clients>(ctx) else {
+        return Outcome::Refused("the server does not let this client wait: add ASYNC".to_owned());
+    };
+    start(ctx, order, Some(client));
+    Outcome::Waits
+}
+
+/// Starts a pass.
+pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
+    with(|jobs| {
+        jobs.last_id += 1;
+        let id = jobs.last_id;
+        jobs.running.push(Job {
+            id,
+            db: match order.scope {
+                Scope::All => 0,
+                Scope::One(db) => db,
+            },
+            order,
+            client,
+            stop: None,
+            cursor: None,
+            db_done: false,
+            pending: VecDeque::new(),
+            expected: None,
+            rests: None,
+            run: Run {
+                started_ms: now_ms(),
+                ..Run::default()
+            },
+        });
+        if jobs.timer.is_none() && jobs.on_turn.is_none() {
+            jobs.timer = Timer::arm::<Slice>(ctx, 0);
+        }
+        id
+    })
+}
+
+/// Whether a pass that writes is running or waiting.
+#[must_use]
+pub fn writing() -> bool {
+    with(|jobs| jobs.on_turn.is_some() || jobs.running.iter().any(|job| job.order.visitor.writes()))
+}
+
+/// How many passes run or wait.
+#[must_use]
+pub fn running() -> usize {
+    with(|jobs| jobs.running.len())
+}
+
+/// Asks a pass to stop; it answers its client and ends in its next slice. `false`
+/// if there is none of that id.
+pub fn cancel(id: u64) -> bool {
+    with(|jobs| {
+        if jobs.on_turn == Some(id) {
+            jobs.stop_on_turn = Some("cancelled");
+            return true;
+        }
+        let job = jobs.running.iter_mut().find(|job| job.id == id);
+        job.is_some_and(|job| {
+            job.stop = Some("cancelled");
+            true
+        })
+    })
+}
+
+/// The data set is another one: every pass begins anew.
+pub fn restart_all() {
+    with(|jobs| {
+        for job in &mut jobs.running {
+            job.restart();
+        }
+    });
+}
+
+/// Stops the timer and forgets everything, before the library goes.
+///
+/// # Errors
+/// A pass is running.
+pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
+    with(|jobs| {
+        if let Some(job) = jobs.running.first() {
+            return Err(format!(
+                "{} (job {}) is running: HYGIENE.CANCEL {} first",
+                job.order.what, job.id, job.id
+            ));
+        }
+        if let Some(timer) = jobs.timer.take() {
+            timer.stop(ctx);
+        }
+        Ok(())
+    })?;
+    *JOBS.get_mut() = None;
+    Ok(())
+}
+
+/// Answers clients that wait for a pass.
+struct Clients;
+
+impl Answers for Clients {
+    fn take(id: u64) -> Option<Result<Reply, String>> {
+        with(|jobs| jobs.answers.remove(&id))
+    }
+
+    fn left(client: &Waiting) {
+        with(|jobs| {
+            if let Some(job) = jobs
+                .running
+                .iter_mut()
+                .find(|job| job.client.as_ref() == Some(client))
+            {
+                job.stop = Some("its client left");
+            }
+        });
+    }
+}
+
+/// One slice of one job.
+struct Slice;
+
+enum Step {
+    Again { writes: u64 },
+    Rest(&'static str),
+    Done,
+    Failed(String),
+}
+
+impl Task for Slice {
+    fn fire(ctx: Ctx<'_>) {
+        let Some(mut job) = with(Jobs::next) else {
+            with(|jobs| jobs.rearm(ctx, REST_MS));
+            return;
+        };
+        let current = settings::now();
+        let started = Instant::now();
+        let step = guard(|| job.slice(ctx, &current.settings))
+            .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
+        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        job.run.server_us += spent_us;
+        job.run.slices += 1;
+        stats::slice(spent_us);
+        let wait_ms = match &step {
+            Step::Again { writes } => pace_ms(spent_us, *writes, &current.settings),
+            Step::Rest(_) => REST_MS,
+            Step::Done | Step::Failed(_) => 1,
+        };
+        match step {
+            Step::Again { .. } => {
+                job.rests = None;
+                with(|jobs| jobs.give_back(job));
+            }
+            Step::Rest(why) => {
+                job.rests = Some(why);
+                with(|jobs| jobs.give_back(job));
+            }
+            Step::Done => {
+                job.run.duration_ms = now_ms().saturating_sub(job.run.started_ms);
+                let run = job.run;
+                let reply = guard(|| job.order.visitor.report(ctx, &run))
+                    .ok_or_else(|| "internal fault, see the log".to_owned());
+                finish(job, "done", reply);
+            }
+            Step::Failed(why) => {
+                let state = if job.stop.is_some() {
+                    "cancelled"
+                } else {
+                    "failed"
+                };
+                finish(job, state, Err(why));
+            }
+        }
+        with(|jobs| jobs.rearm(ctx, wait_ms));
+    }
+}
+
+/// How long the main thread has to itself after a slice, in ms.
+fn pace_ms(spent_us: u64, writes: u64, settings: &Settings) -> u64 {
+    let busy_us = spent_us + writes * WRITE_AFTER_US;
+    let share = settings.cpu_percent.clamp(1, 90);
+    let for_share = busy_us * (100 - share) / share;
+    let for_writes = (writes * 1_000_000)
+        .checked_div(settings.max_writes_per_sec)
+        .unwrap_or(0)
+        .saturating_sub(spent_us);
+    for_share.max(for_writes).div_ceil(1_000).max(1)
+}
+
+impl Jobs {
+    /// The job whose turn it is. Of those that write only the oldest has one.
+    fn next(&mut self) -> Option<Job> {
+        let writer = self
+            .running
+            .iter()
+            .filter(|job| job.order.visitor.writes())
+            .map(|job| job.id)
+            .min();
+        self.timer = None;
+        let at = self.running.iter().position(|job| {
+            job.stop.is_some() || !job.order.visitor.writes() || Some(job.id) == writer
+        })?;
+        let job = self.running.remove(at);
+        self.on_turn = Some(job.id);
+        self.stop_on_turn = None;
+        Some(job)
+    }
+
+    fn give_back(&mut self, mut job: Job) {
+        self.on_turn = None;
+        job.stop = job.stop.or(self.stop_on_turn.take());
+        self.running.push(job);
+    }
+
+    fn rearm(&mut self, ctx: Ctx<'_>, ms: u64) {
+        if !self.running.is_empty() && self.timer.is_none() {
+            self.timer = Timer::arm::<Slice>(ctx, ms);
+        }
+    }
+}
+
+fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
+    let mut run = job.run;
+    run.duration_ms = now_ms().saturating_sub(run.started_ms);
+    let id = job.id;
+    let client = job.client;
+    with(|jobs| {
+        jobs.on_turn = None;
+        if jobs.finished.len() >= MOST_FINISHED {
+            jobs.finished.pop_front();
+        }
+        jobs.finished.push_back(Finished {
+            id,
+            what: job.order.what,
+            by: job.order.by,
+            state,
+            run,
+            result: result.clone(),
+        });
+        if client.is_some() {
+            jobs.answers.insert(id, result);
+        }
+    });
+    if let Some(client) = client {
+        client.done(id);
+    }
+}
+
+impl Job {
+    fn restart(&mut self) {
+        self.db = match self.order.scope {
+            Scope::All => 0,
+            Scope::One(db) => db,
+        };
+        self.cursor = None;
+        self.db_done = false;
+        self.pending.clear();
+        self.expected = None;
+        self.run.scanned = 0;
+        self.order.visitor.restart();
+    }
+
+    fn slice(&mut self, ctx: Ctx<'_>, settings: &Settings) -> Step {
+        if let Some(why) = self.stop {
+            return Step::Failed(format!(
+                "{} was stopped: {why}, after {} keys",
+                self.order.what, self.run.scanned
+            ));
+        }
+        let flags = ctx.flags();
+        if flags.loading() {
+            return Step::Rest("the data set is being loaded");
+        }
+        if self.order.visitor.writes() {
+            if !flags.primary() {
+                return Step::Failed(format!(
+                    "{} was stopped: this server is no longer a primary, after {} keys",
+                    self.order.what, self.run.scanned
+                ));
+            }
+            if writes_paused() {
+                return Step::Rest("writes are paused");
+            }
+        }
+        let user = match &self.order.user {
+            Some(name) if acl::available() => match User::named(name) {
+                Some(user) => Some(user),
+                None => {
+                    return Step::Failed(format!(
+                        "{} was stopped: its user is gone",
+                        self.order.what
+                    ));
+                }
+            },
+            _ => None,
+        };
+        if self.expected.is_none() {
+            self.expected = Some(keys_in(ctx, self.order.scope));
+        }
+        let turn = Turn {
+            ctx,
+            now_ms: now_ms(),
+            cluster: flags.cluster(),
+            user: user.as_ref(),
+        };
+        self.work(&turn, settings.slice_us)
+    }
+
+    /// Scans and handles keys until the time or the portion of writes is used up.
+    fn work(&mut self, turn: &Turn<'_>, slice_us: u64) -> Step {
+        let started = Instant::now();
+        let mut spent = Cost::default();
+        let (mut looks, mut bytes) = (0_u32, 0_u64);
+        if !turn.ctx.select(self.db) {
+            return Step::Done;
+        }
+        loop {
+            if self.order.visitor.full() {
+                return Step::Done;
+            }
+            if let Some(kept) = self.pending.pop_front() {
+                let cost = self.order.visitor.handle(turn, kept);
+                spent.writes += cost.writes;
+                bytes += cost.bytes;
+            } else if !self.scan(turn.ctx) {
+                return Step::Done;
+            }
+            looks += 1;
+            if spent.writes >= MOST_WRITES {
+                break;
+            }
+            if looks >= KEYS_PER_CLOCK || bytes >= BYTES_PER_CLOCK {
+                (looks, bytes) = (0, 0);
+                if started.elapsed().as_micros() >= u128::from(slice_us) {
+                    break;
+                }
+            }
+        }
+        Step::Again {
+            writes: spent.writes,
+        }
+    }
+
+    /// Takes the next bucket of keys in; nothing of the one before is pending then.
+    /// `false` at the end of the last database.
+    fn scan(&mut self, ctx: Ctx<'_>) -> bool {
+        if self.db_done {
+            self.db_done = false;
+            if !self.next_db(ctx) {
+                return false;
+            }
+        }
+        if self.cursor.is_none() {
+            self.cursor = Cursor::new();
+        }
+        let Some(cursor) = &mut self.cursor else {
+            return false;
+        };
+        let (visitor, pending, db) = (&mut self.order.visitor, &mut self.pending, self.db);
+        let mut shown = 0;
+        let more = cursor.step(ctx, |found| {
+            shown += 1;
+            pending.extend(visitor.sift(&found, db));
+        });
+        self.run.scanned += shown;
+        if !more {
+            self.cursor = None;
+            self.db_done = true;
+        }
+        true
+    }
+
+    /// Goes to the next database that holds anything.
+    fn next_db(&mut self, ctx: Ctx<'_>) -> bool {
+        if let Scope::One(_) = self.order.scope {
+            return false;
+        }
+        loop {
+            self.db += 1;
+            if !ctx.select(self.db) {
+                return false;
+            }
+            if ctx.db_size() > 0 {
+                return true;
+            }
+        }
+    }
+
+    fn done_percent(&self) -> i64 {
+        match self.expected {
+            Some(0) => 99,
+            Some(expected) => i64::try_from(self.run.scanned.saturating_mul(100) / expected)
+                .map_or(99, |p| p.min(99)),
+            None => 0,
+        }
+    }
+}
+
+fn keys_in(ctx: Ctx<'_>, scope: Scope) -> u64 {
+    let home = ctx.db();
+    let total = match scope {
+        Scope::One(db) => {
+            if ctx.select(db) {
+                ctx.db_size()
+            } else {
+                0
+            }
+        }
+        Scope::All => (0..)
+            .map_while(|db| ctx.select(db).then(|| ctx.db_size()))
+            .sum(),
+    };
+    ctx.select(home);
+    total
+}
+
+/// The reply of HYGIENE.JOBS: what runs, in order, then what has finished, the
+/// newest first.
+#[must_use]
+pub fn list() -> Reply {
+    with(|jobs| {
+        let writer = jobs
+            .running
+            .iter()
+            .filter(|job| job.order.visitor.writes())
+            .map(|job| job.id)
+            .min();
+        let mut running: Vec<&Job> = jobs.running.iter().collect();
+        running.sort_by_key(|job| job.id);
+        let running = running.into_iter().map(|job| {
+            let waits = job.order.visitor.writes() && Some(job.id) != writer;
+            running_reply(job, waits)
+        });
+        let finished = jobs.finished.iter().rev().map(finished_reply);
+        Reply::Array(running.chain(finished).collect())
+    })
+}
+
+fn running_reply(job: &Job, waits: bool) -> Reply {
+    let duration_ms = now_ms().saturating_sub(job.run.started_ms).max(0);
+    let scanned = i64::try_from(job.run.scanned).unwrap_or(i64::MAX);
+    let per_s = scanned.saturating_mul(1_000) / duration_ms.max(1);
+    let left = job.expected.map(|expected| {
+        i64::try_from(expected.saturating_sub(job.run.scanned)).unwrap_or(i64::MAX)
+    });
+    let eta_ms = match (left, per_s) {
+        (Some(left), per_s) if per_s > 0 => left.saturating_mul(1_000) / per_s,
+        _ => -1,
+    };
+    let rests = if waits {
+        "another sweep is writing"
+    } else {
+        job.rests.unwrap_or_default()
+    };
+    Reply::map([
+        ("id", Reply::count(job.id)),
+        ("what", Reply::word(job.order.what)),
+        ("by", Reply::bytes(job.order.by.as_str())),
+        (
+            "state",
+            Reply::word(if waits { "waiting" } else { "running" }),
+        ),
+        ("rests", Reply::word(rests)),
+        ("started_ms", Reply::Int(job.run.started_ms)),
+        ("duration_ms", Reply::Int(duration_ms)),
+        ("server_ms", Reply::count(job.run.server_us / 1_000)),
+        ("db", Reply::Int(i64::from(job.db))),
+        ("scanned", Reply::Int(scanned)),
+        ("done_percent", Reply::Int(job.done_percent())),
+        ("keys_per_s", Reply::Int(per_s)),
+        ("eta_ms", Reply::Int(eta_ms)),
+    ])
+}
+
+fn finished_reply(job: &Finished) -> Reply {
+    let (name, result) = match &job.result {
+        Ok(reply) => ("result", reply.clone()),
+        Err(why) => ("error", Reply::bytes(why.as_str())),
+    };
+    Reply::map([
+        ("id", Reply::count(job.id)),
+        ("what", Reply::word(job.what)),
+        ("by", Reply::bytes(job.by.as_str())),
+        ("state", Reply::word(job.state)),
+        ("started_ms", Reply::Int(job.run.started_ms)),
+        ("duration_ms", Reply::Int(job.run.duration_ms)),
+        ("server_ms", Reply::count(job.run.server_us / 1_000)),
+        ("scanned", Reply::count(job.run.scanned)),
+        (
+            "done_percent",
+            Reply::Int(if job.state == "done" { 100 } else { -1 }),
+        ),
+        (name, result),
+    ])
+}

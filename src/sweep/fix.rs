@@ -1,0 +1,352 @@
+//! FIXTTL's work, also done by the background sweep: every `task_result` gets a
+//! TTL, finished ones that are too old go.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::{Cost, Kept, Run, Turn, Visitor, lists};
+use crate::core::celery::result;
+use crate::core::glob::Glob;
+use crate::core::keys::{Class, KeyType, Names};
+use crate::core::policy::{Change, Finished, Plan, Ttl};
+use crate::core::reply::Reply;
+use crate::server::acl::{self, Right};
+use crate::server::scan::Found;
+use crate::server::{Ctx, call, context, key};
+use crate::{keyspace, known, stats};
+
+/// A chord counts as abandoned when none of its parts has come for this long, in
+/// ms: a day, as long as Celery itself keeps results.
+const CHORD_IDLE_MS: i64 = 86_400_000;
+
+/// What a sweep is to do.
+pub struct FixOrder {
+    /// What happens to a key.
+    pub plan: Plan,
+    /// The classes it is about.
+    pub classes: Vec<Class>,
+    /// Only keys of this name.
+    pub pattern: Option<Glob>,
+    /// The most keys changed; 0 is all.
+    pub limit: u64,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    matched: u64,
+    already_had_ttl: u64,
+    kept_exempt: u64,
+    unreadable: u64,
+    skipped_noperm: u64,
+    left: BTreeMap<(Class, &'static str), u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Changes {
+    stamped: u64,
+    cut: u64,
+    deleted: u64,
+    bytes_freed: u64,
+}
+
+/// The visitor of FIXTTL and of the background sweep.
+pub struct Fix {
+    order: FixOrder,
+    names: Rc<Names>,
+    counts: Counts,
+    changes: Changes,
+    random: u64,
+    memory_before: u64,
+}
+
+impl Fix {
+    /// A visitor under the names in force now. `seed` is any number.
+    pub fn new(ctx: Ctx<'_>, order: FixOrder, names: Rc<Names>, seed: u64) -> Self {
+        Self {
+            order,
+            names,
+            counts: Counts::default(),
+            changes: Changes::default(),
+            random: seed | 1,
+            memory_before: used_memory(ctx),
+        }
+    }
+
+    /// Xorshift: spreading expiries over minutes needs no better.
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    fn leave(&mut self, class: Class, why: &'static str) {
+        *self.counts.left.entry((class, why)).or_default() += 1;
+    }
+
+    fn apply(&mut self, turn: &Turn<'_>, kept: &Kept, change: Change) -> Cost {
+        if turn
+            .user
+            .is_some_and(|user| !user.may(Right::Change, &kept.name))
+        {
+            self.counts.skipped_noperm += 1;
+            return Cost::default();
+        }
+        let mut cost = Cost::default();
+        match change {
+            Change::Stamp(ms) | Change::Cut(ms) => {
+                if !self.order.dry_run {
+                    if !keyspace::give_ttl(turn.ctx, &kept.name, ms, turn.cluster) {
+                        return cost;
+                    }
+                    cost.writes = 1;
+                }
+                if matches!(change, Change::Cut(_)) {
+                    self.changes.cut += 1;
+                } else {
+                    self.changes.stamped += 1;
+                }
+            }
+            Change::Delete => {
+                let bytes = call::memory_usage(turn.ctx, &kept.name, 5);
+                if !self.order.dry_run {
+                    if !key::unlink(turn.ctx, &kept.name) {
+                        return cost;
+                    }
+                    cost.writes = 1;
+                }
+                self.changes.deleted += 1;
+                self.changes.bytes_freed += bytes;
+            }
+        }
+        if !self.order.dry_run {
+            match change {
+                Change::Stamp(_) => stats::STAMPED_BY_SWEEPS.add(1),
+                Change::Cut(_) => stats::CUT_BY_SWEEPS.add(1),
+                Change::Delete => stats::DELETED.add(1),
+            }
+        }
+        cost
+    }
+
+    fn handle_result(&mut self, turn: &Turn<'_>, kept: &Kept) -> Cost {
+        // The key may have changed since the scan saw it.
+        let Some(key) = key::Key::read(turn.ctx, &kept.name) else {
+            return Cost::default();
+        };
+        if key.kind() != Some(KeyType::String) {
+            return Cost::default();
+        }
+        let ttl = ttl_of(&key);
+        let mut read = 0;
+        let finished = if self.order.plan.reads_dates(ttl) {
+            read = key.len().min(result::MAX_PAYLOAD) as u64;
+            finished(&key)
+        } else {
+            Finished::NotYet
+        };
+        drop(key);
+        if finished == Finished::Unreadable {
+            self.counts.unreadable += 1;
+        }
+        let draw = self.draw();
+        let mut cost = match self.order.plan.decide(turn.now_ms, ttl, finished, draw) {
+            Some(change) => self.apply(turn, kept, change),
+            None => {
+                self.counts.already_had_ttl += 1;
+                Cost::default()
+            }
+        };
+        cost.bytes += read;
+        cost
+    }
+
+    fn handle_list(&mut self, turn: &Turn<'_>, mut kept: Kept) -> Cost {
+        let bytes = call::memory_usage(turn.ctx, &kept.name, 1);
+        kept.class = lists::class(turn.ctx, kept.db, kept.name.bytes(), kept.len, bytes);
+        if let Some(why) = self.not_ours(kept.class) {
+            self.leave(kept.class, why);
+            return Cost::default();
+        }
+        self.counts.matched += 1;
+        self.handle_asked(turn, &kept)
+    }
+
+    fn handle_asked(&mut self, turn: &Turn<'_>, kept: &Kept) -> Cost {
+        let Some(key) = key::Key::read(turn.ctx, &kept.name) else {
+            return Cost::default();
+        };
+        let ttl = ttl_of(&key);
+        let idle = key.idle_ms();
+        drop(key);
+        if kept.class == Class::Chord
+            && ttl.is_none()
+            && idle.is_none_or(|idle| idle < CHORD_IDLE_MS)
+        {
+            self.leave(
+                Class::Chord,
+                "its parts may still be coming: no part for less than a day, or not known under an LFU policy",
+            );
+            return Cost::default();
+        }
+        let draw = self.draw();
+        match self.order.plan.stamp(ttl, draw) {
+            Some(change) => self.apply(turn, kept, change),
+            None => {
+                self.counts.already_had_ttl += 1;
+                Cost::default()
+            }
+        }
+    }
+
+    /// Why keys of a class are left alone; `None` if they were asked for.
+    fn not_ours(&self, class: Class) -> Option<&'static str> {
+        if self.order.classes.contains(&class) {
+            return None;
+        }
+        Some(class.protected().unwrap_or("only with CLASS and its name"))
+    }
+}
+
+impl Visitor for Fix {
+    fn sift(&mut self, found: &Found<'_>, db: i32) -> Option<Kept> {
+        let name = found.name();
+        let kind = found.key().kind()?;
+        let class = self.names.class(name, kind);
+        known::seen(db, name, class, kind);
+        if self
+            .order
+            .pattern
+            .as_ref()
+            .is_some_and(|glob| !glob.matches(name))
+        {
+            return None;
+        }
+        if class == Class::Other && kind == KeyType::List && !self.names.exempt(name) {
+            return Kept::new(found, db, class, kind, None);
+        }
+        if let Some(why) = self.not_ours(class) {
+            self.leave(class, why);
+            return None;
+        }
+        self.counts.matched += 1;
+        if self.names.exempt(name) {
+            self.counts.kept_exempt += 1;
+            return None;
+        }
+        let ttl = ttl_of(found.key());
+        let plan = &self.order.plan;
+        let settled = ttl.is_some_and(|ms| {
+            let too_long = plan.max_ttl_ms > 0 && ms > plan.max_ttl_ms;
+            class != Class::TaskResult || !(plan.reads_dates(ttl) || too_long)
+        });
+        if settled {
+            self.counts.already_had_ttl += 1;
+            return None;
+        }
+        Kept::new(found, db, class, kind, ttl)
+    }
+
+    fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost {
+        match kept.class {
+            Class::TaskResult => self.handle_result(turn, &kept),
+            Class::Other => self.handle_list(turn, kept),
+            _ => self.handle_asked(turn, &kept),
+        }
+    }
+
+    fn writes(&self) -> bool {
+        !self.order.dry_run
+    }
+
+    fn full(&self) -> bool {
+        let Changes {
+            stamped,
+            cut,
+            deleted,
+            ..
+        } = self.changes;
+        self.order.limit > 0 && stamped + cut + deleted >= self.order.limit
+    }
+
+    fn restart(&mut self) {
+        self.counts = Counts::default();
+        if self.order.dry_run {
+            self.changes = Changes::default();
+        }
+    }
+
+    fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply {
+        if !self.order.dry_run {
+            stats::FREED_BYTES.add(self.changes.bytes_freed);
+        }
+        let left = self
+            .counts
+            .left
+            .iter()
+            .map(|((class, why), keys)| {
+                Reply::map([
+                    ("class", Reply::word(class.name())),
+                    ("keys", Reply::count(*keys)),
+                    ("why", Reply::word(why)),
+                ])
+            })
+            .collect();
+        Reply::map([
+            ("scanned", Reply::count(run.scanned)),
+            ("matched", Reply::count(self.counts.matched)),
+            ("already_had_ttl", Reply::count(self.counts.already_had_ttl)),
+            ("stamped", Reply::count(self.changes.stamped)),
+            ("cut", Reply::count(self.changes.cut)),
+            ("deleted", Reply::count(self.changes.deleted)),
+            ("kept_exempt", Reply::count(self.counts.kept_exempt)),
+            ("unreadable", Reply::count(self.counts.unreadable)),
+            ("skipped_noperm", Reply::count(self.counts.skipped_noperm)),
+            ("acl_checked", acl_checked()),
+            ("bytes_freed", Reply::count(self.changes.bytes_freed)),
+            ("used_memory_before", Reply::count(self.memory_before)),
+            ("used_memory_after", Reply::count(used_memory(ctx))),
+            ("duration_ms", Reply::Int(run.duration_ms)),
+            ("server_ms", Reply::count(run.server_us / 1_000)),
+            ("left", Reply::Array(left)),
+        ])
+    }
+}
+
+/// Whether the caller's rights were checked key by key: 6.2 has no way to.
+pub fn acl_checked() -> Reply {
+    Reply::word(if acl::available() { "yes" } else { "no" })
+}
+
+/// The remaining life of an open key.
+pub fn ttl_of(key: &key::Key<'_>) -> Ttl {
+    match key.ttl() {
+        key::Ttl::None => None,
+        key::Ttl::Ms(ms) => Some(ms),
+    }
+}
+
+/// When the task of a stored result finished. Reads no more than the payload
+/// bound, and notes what the result says of its task.
+pub fn finished(key: &key::Key<'_>) -> Finished {
+    if key.len() > result::MAX_PAYLOAD {
+        return Finished::Unreadable;
+    }
+    let Some(Ok(stored)) = key.string().map(result::read) else {
+        return Finished::Unreadable;
+    };
+    known::result(&stored);
+    match stored.finished_at_ms() {
+        Some(at) => Finished::At(at),
+        None if stored.status.is_some() && !stored.finished() => Finished::NotYet,
+        None => Finished::Unreadable,
+    }
+}
+
+fn used_memory(ctx: Ctx<'_>) -> u64 {
+    context::server_info(ctx, c"memory", c"used_memory")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,149 @@
+//! The one engine under every pass over the keyspace.
+//!
+//! A pass is a job: a cursor over the databases and a visitor that decides on
+//! each key. Jobs take turns in slices on a timer; a slice ends when its time is
+//! up or when it has written its portion, and the next waits until the main
+//! thread has had its share. Nothing here runs while no job does.
+
+pub mod background;
+pub mod engine;
+pub mod fix;
+pub mod lists;
+pub mod report;
+
+use std::collections::VecDeque;
+
+use crate::core::keys::{Class, KeyType};
+use crate::core::policy::Ttl;
+use crate::core::reply::Reply;
+use crate::server::acl::User;
+use crate::server::command::Waiting;
+use crate::server::scan::{Cursor, Found};
+use crate::server::{Ctx, Str};
+
+/// A key that a visitor wants to look into once the scan's callback is over.
+pub struct Kept {
+    /// Its name.
+    pub name: Str,
+    /// Its database.
+    pub db: i32,
+    /// What name and type make of it.
+    pub class: Class,
+    /// Its type.
+    pub kind: KeyType,
+    /// Its remaining life in ms.
+    pub ttl: Ttl,
+    /// Bytes of a string, elements of anything else.
+    pub len: u64,
+}
+
+impl Kept {
+    /// Keeps a key with what the scan shows of it.
+    pub fn new(found: &Found<'_>, db: i32, class: Class, kind: KeyType, ttl: Ttl) -> Option<Self> {
+        Some(Self {
+            name: found.keep()?,
+            db,
+            class,
+            kind,
+            ttl,
+            len: found.key().len() as u64,
+        })
+    }
+}
+
+/// What handling a key cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Keys written.
+    pub writes: u64,
+    /// Bytes read or moved: after many of them the clock is looked at.
+    pub bytes: u64,
+}
+
+/// Where and when a key is handled.
+pub struct Turn<'a> {
+    /// In the key's database.
+    pub ctx: Ctx<'a>,
+    /// Unix ms.
+    pub now_ms: i64,
+    /// Part of a cluster.
+    pub cluster: bool,
+    /// Whose rights count; nobody's for the operator's own sweeps.
+    pub user: Option<&'a User>,
+}
+
+/// What a pass is for.
+pub trait Visitor {
+    /// Looks at a key inside the scan's callback and keeps it if more is to be done.
+    fn sift(&mut self, found: &Found<'_>, db: i32) -> Option<Kept>;
+    /// Does the rest.
+    fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost;
+    /// Whether it writes: then it runs on a primary only, one at a time, and rests
+    /// while writes are paused.
+    fn writes(&self) -> bool;
+    /// Whether it has done all it may.
+    fn full(&self) -> bool {
+        false
+    }
+    /// The data set was replaced under the cursor: what was counted counts no longer,
+    /// what was changed does.
+    fn restart(&mut self);
+    /// The reply.
+    fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply;
+}
+
+/// What the engine knows of a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Keys shown by the cursor.
+    pub scanned: u64,
+    /// Since when, Unix ms.
+    pub started_ms: i64,
+    /// Wall time in ms.
+    pub duration_ms: i64,
+    /// Main-thread time in µs.
+    pub server_us: u64,
+    /// Slices taken.
+    pub slices: u64,
+}
+
+/// Which databases a pass covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// One.
+    One(i32),
+}
+
+/// What is asked of the engine.
+pub struct Order {
+    /// The command, or what else started it.
+    pub what: &'static str,
+    /// Who asked, for people to read.
+    pub by: String,
+    /// The user whose rights count.
+    pub user: Option<Vec<u8>>,
+    /// Where.
+    pub scope: Scope,
+    /// What for.
+    pub visitor: Box<dyn Visitor>,
+}
+
+/// One pass.
+pub struct Job {
+    id: u64,
+    order: Order,
+    client: Option<Waiting>,
+    /// Set when the client has gone or somebody cancelled.
+    stop: Option<&'static str>,
+    db: i32,
+    cursor: Option<Cursor>,
+    /// The cursor has been through the database.
+    db_done: bool,
+    pending: VecDeque<Kept>,
+    expected: Option<u64>,
+    /// Why it rests, if it does.
+    rests: Option<&'static str>,
+    run: Run,
+}

@@ -1,0 +1,185 @@
+//! SCAN's work: counting, and changing nothing.
+
+use std::rc::Rc;
+
+use super::{Cost, Kept, Run, Turn, Visitor, fix, lists};
+use crate::core::glob::Glob;
+use crate::core::keys::{Class, KeyType, Names};
+use crate::core::policy::Finished;
+use crate::core::reply::Reply;
+use crate::core::settings::Settings;
+use crate::core::tally::{Seen, Tally};
+use crate::known;
+use crate::server::acl::Right;
+use crate::server::scan::Found;
+use crate::server::{Ctx, call, context, key};
+
+/// How memory is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Every element of every value.
+    Exact,
+    /// Five elements of each aggregate, as MEMORY USAGE does by itself.
+    Sample,
+    /// Not at all.
+    Off,
+}
+
+/// What a scan is to show.
+pub struct ScanOrder {
+    /// Only names that begin so.
+    pub prefix: Vec<u8>,
+    /// Only keys of this name.
+    pub pattern: Option<Glob>,
+    /// How memory is counted.
+    pub memory: Memory,
+    /// How many of the biggest keys are named.
+    pub top: usize,
+}
+
+/// The visitor of SCAN.
+pub struct Report {
+    order: ScanOrder,
+    names: Rc<Names>,
+    settings: Rc<Settings>,
+    tally: Tally,
+    skipped_noperm: u64,
+}
+
+impl Report {
+    /// A visitor under the settings in force now.
+    pub fn new(order: ScanOrder, names: Rc<Names>, settings: Rc<Settings>) -> Self {
+        Self {
+            tally: Tally::new(order.top, settings.max_ttl_ms),
+            order,
+            names,
+            settings,
+            skipped_noperm: 0,
+        }
+    }
+
+    fn bytes(&self, turn: &Turn<'_>, kept: &Kept) -> u64 {
+        match self.order.memory {
+            Memory::Off => 0,
+            Memory::Sample => call::memory_usage(turn.ctx, &kept.name, 5),
+            Memory::Exact => call::memory_usage(turn.ctx, &kept.name, 0),
+        }
+    }
+}
+
+impl Visitor for Report {
+    fn sift(&mut self, found: &Found<'_>, db: i32) -> Option<Kept> {
+        let name = found.name();
+        if !name.starts_with(&self.order.prefix)
+            || self
+                .order
+                .pattern
+                .as_ref()
+                .is_some_and(|glob| !glob.matches(name))
+        {
+            return None;
+        }
+        let kind = found.key().kind()?;
+        let class = self.names.class(name, kind);
+        known::seen(db, name, class, kind);
+        Kept::new(found, db, class, kind, fix::ttl_of(found.key()))
+    }
+
+    fn handle(&mut self, turn: &Turn<'_>, mut kept: Kept) -> Cost {
+        if turn
+            .user
+            .is_some_and(|user| !user.may(Right::Access, &kept.name))
+        {
+            self.skipped_noperm += 1;
+            return Cost::default();
+        }
+        let mut cost = Cost::default();
+        let bytes = self.bytes(turn, &kept);
+        if self.order.memory == Memory::Exact && kept.kind != KeyType::String {
+            cost.bytes += kept.len.saturating_mul(16);
+        }
+        let mut since_ms = None;
+        match (kept.class, kept.kind) {
+            (Class::TaskResult, _) => {
+                if let Some(key) = key::Key::read(turn.ctx, &kept.name) {
+                    cost.bytes += kept.len;
+                    if let Finished::At(at) = fix::finished(&key) {
+                        since_ms = Some(at);
+                    }
+                }
+            }
+            (Class::Unacked, KeyType::Zset) => since_ms = lowest_score_ms(turn, &kept),
+            (Class::Other, KeyType::List) => {
+                let size = match self.order.memory {
+                    Memory::Off => call::memory_usage(turn.ctx, &kept.name, 1),
+                    _ => bytes,
+                };
+                kept.class = lists::class(turn.ctx, kept.db, kept.name.bytes(), kept.len, size);
+                if kept.class == Class::Queue {
+                    let name = kept.name.bytes();
+                    let oldest = lists::oldest_message_ms(turn.ctx, name, kept.len, size);
+                    self.tally
+                        .add_queue(kept.db, lists::queue_name(name), kept.len, bytes, oldest);
+                }
+            }
+            _ => {}
+        }
+        self.tally.add(&Seen {
+            db: kept.db,
+            name: kept.name.bytes(),
+            class: kept.class,
+            kind: kept.kind,
+            ttl: kept.ttl,
+            elements: kept.len,
+            bytes,
+            since_ms,
+        });
+        cost
+    }
+
+    fn writes(&self) -> bool {
+        false
+    }
+
+    fn restart(&mut self) {
+        self.tally = Tally::new(self.order.top, self.settings.max_ttl_ms);
+        self.skipped_noperm = 0;
+    }
+
+    fn report(&mut self, _ctx: Ctx<'_>, run: &Run) -> Reply {
+        let now_ms = context::now_ms();
+        Reply::map([
+            ("scanned", Reply::count(run.scanned)),
+            ("duration_ms", Reply::Int(run.duration_ms)),
+            ("server_ms", Reply::count(run.server_us / 1_000)),
+            ("skipped_noperm", Reply::count(self.skipped_noperm)),
+            ("acl_checked", fix::acl_checked()),
+            ("classes", self.tally.classes(now_ms)),
+            ("top", self.tally.top()),
+            ("findings", self.tally.findings(&self.settings)),
+        ])
+    }
+}
+
+/// The lowest score of a zset that holds Unix seconds, in ms.
+fn lowest_score_ms(turn: &Turn<'_>, kept: &Kept) -> Option<i64> {
+    let reply = call::read(
+        turn.ctx,
+        c"ZRANGE",
+        &[kept.name.bytes(), b"0", b"0", b"WITHSCORES"],
+    );
+    let score = reply.array().get(1)?.str()?.to_vec();
+    seconds_to_ms(&score)
+}
+
+/// A score, Unix seconds as the server prints a double, in ms.
+#[must_use]
+pub fn seconds_to_ms(score: &[u8]) -> Option<i64> {
+    let seconds: f64 = std::str::from_utf8(score).ok()?.parse().ok()?;
+    // Beyond this no clock goes, and the conversion would not be exact.
+    if !(0.0..1e12).contains(&seconds) {
+        return None;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "bounded above")]
+    Some((seconds * 1_000.0) as i64)
+}
