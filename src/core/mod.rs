@@ -5,5 +5,6 @@
 //! is an argument, keys are byte slices, and every decision is a value. The
 //! test command checks that rule.
 
+pub mod beat;
 pub mod celery;
 pub mod reply;
