@@ -8,7 +8,20 @@
 mod assessment;
 mod evidence;
 mod finding;
+mod judge;
+mod known;
+mod publisher;
+mod queues;
+mod redbeat;
+mod reply;
+mod tasks;
+mod unacked;
+mod words;
 
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod shape;
 
 pub use assessment::{
     Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, State, Task, UnackedPart,
@@ -18,3 +31,5 @@ pub use evidence::{
     Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Sighting, Unacked, Workers,
 };
 pub use finding::{Code, Finding, Severity};
+pub use judge::judge;
+pub use reply::reply;
