@@ -6,6 +6,7 @@
 //! test command checks that rule.
 
 pub mod args;
+pub mod beat;
 pub mod celery;
 pub mod glob;
 pub mod keys;

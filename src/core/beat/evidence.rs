@@ -1,0 +1,209 @@
+//! What a server can show about Celery at one moment, as plain values.
+//!
+//! A gatherer fills this in from bindings, settings, RedBeat's keys, bounded
+//! samples of queues and `unacked`, named results and the client list. Nothing
+//! here is a judgement: a fact that could not be had is `None`, never a zero,
+//! because `judge` treats "none there" and "not known" as different things.
+//!
+//! All times are Unix milliseconds, all durations milliseconds. Names of keys
+//! and queues are raw bytes; names out of JSON envelopes are text.
+
+/// Everything `judge` may use.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// Any `_kombu.*` key, queue or `unacked` was seen: Celery uses this server.
+    pub celery_seen: bool,
+    /// `hygiene.expected-tasks`.
+    pub expected: Vec<Expected>,
+    /// One per RedBeat key prefix that has a lock or a schedule.
+    pub redbeat: Vec<RedBeat>,
+    /// Messages read from queues and `unacked`, grouped.
+    pub sightings: Vec<Sighting>,
+    /// Newest known results that carry a task name (`result_extended`); bounded,
+    /// so the absence of one says nothing.
+    pub results: Vec<Finish>,
+    /// Work queues only: no reply, event or rpc lists.
+    pub queues: Vec<Queue>,
+    /// The worker side.
+    pub workers: Workers,
+    /// One per broker key prefix that has an `unacked` or its mutex.
+    pub unacked: Vec<Unacked>,
+    /// `hygiene.visibility-timeout`.
+    pub visibility_timeout_ms: i64,
+}
+
+/// A task that the operator says beat must publish.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Task name as Celery registers it.
+    pub task: String,
+    /// How often it must come.
+    pub interval_ms: i64,
+}
+
+/// How long a lock-like key will live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// No such key.
+    #[default]
+    Absent,
+    /// The key is there and never expires.
+    NoTtl,
+    /// The key is there for this many more milliseconds.
+    Ttl(i64),
+}
+
+/// What lies under one RedBeat key prefix.
+///
+/// `redbeat_lock_timeout` is stored nowhere; `judge` assumes RedBeat's default.
+#[derive(Clone, Debug, Default)]
+pub struct RedBeat {
+    /// Logical database.
+    pub db: u32,
+    /// Name of the lock key, for sentences (`redbeat::lock`).
+    pub lock_key: Vec<u8>,
+    /// Name of the schedule key (`redbeat::schedule`).
+    pub schedule_key: Vec<u8>,
+    /// State of the lock key.
+    pub lock: Hold,
+    /// Members of the schedule with what their hashes say. May be cut to a
+    /// bound, earliest due first, as long as disabled entries cannot fill it.
+    pub entries: Vec<Entry>,
+    /// Members of the schedule in all (ZCARD), also those not in `entries`.
+    pub total: u64,
+}
+
+/// One member of RedBeat's schedule.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// The member, which is the key of its hash.
+    pub key: Vec<u8>,
+    /// `definition.name`, or what follows the prefix when there is none.
+    pub name: String,
+    /// `definition.task`; empty without definition.
+    pub task: String,
+    /// `definition.enabled`.
+    pub enabled: bool,
+    /// `schedule.every` of an interval; `None` for crontab, rrule and others.
+    pub interval_ms: Option<i64>,
+    /// The member's score, in milliseconds; negative = finished, no next run.
+    pub due_ms: Option<i64>,
+    /// `meta.last_run_at`.
+    pub last_run_at_ms: Option<i64>,
+    /// Whether the hash with a readable `definition` exists.
+    pub has_definition: bool,
+    /// `definition.options.queue`.
+    pub queue: Option<Vec<u8>>,
+}
+
+/// Where a message was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In the queue's lists.
+    #[default]
+    Queue,
+    /// Taken by a worker, not yet acknowledged.
+    Unacked,
+}
+
+/// Messages alike in task, periodic name, origin, place and queue.
+///
+/// Any task belongs here, periodic or not: what repeats is a sign too.
+#[derive(Clone, Debug, Default)]
+pub struct Sighting {
+    /// `headers.task`.
+    pub task: String,
+    /// `headers.periodic_task_name` (django-celery-beat 2.3.0 and later).
+    pub periodic_name: Option<String>,
+    /// `headers.origin`, such as `gen7@host`; empty if absent.
+    pub origin: String,
+    /// Logical database of the queue.
+    pub db: u32,
+    /// Base name of the queue (for `unacked`: its third element, the routing key).
+    pub queue: Vec<u8>,
+    /// In the queue, or taken.
+    pub place: Place,
+    /// `headers.celery_beat_task` (Celery 5.7.0 and later) or a periodic name.
+    pub beat_marked: bool,
+    /// Newest publish time among them: `headers.expires` minus
+    /// `properties.expiration`. Most messages carry none.
+    pub published_at_ms: Option<i64>,
+    /// How many were read; of a long queue only a sample is.
+    pub count: u64,
+}
+
+/// The end of a task, out of a stored result.
+#[derive(Clone, Debug, Default)]
+pub struct Finish {
+    /// Field `name` of the result.
+    pub task: String,
+    /// `date_done`.
+    pub finished_at_ms: i64,
+    /// `status`, such as `SUCCESS` or `FAILURE`.
+    pub status: String,
+    /// `result.exc_type` of a failure. Never a message or an argument.
+    pub exc_type: Option<String>,
+}
+
+/// One work queue, its priority lists taken together.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    /// Base name, without priority suffix.
+    pub name: Vec<u8>,
+    /// Logical database.
+    pub db: u32,
+    /// Messages, all priorities summed.
+    pub length: u64,
+    /// Priority and length of each list that exists.
+    pub per_priority: Vec<(u8, u64)>,
+    /// Named in `hygiene.maintenance-queues`.
+    pub maintenance: bool,
+    /// A `_kombu.binding.*` set names it.
+    pub bound: bool,
+    /// Publish time of its oldest message, where that is known.
+    pub oldest_message_ms: Option<i64>,
+}
+
+/// Who could do the work.
+#[derive(Clone, Debug, Default)]
+pub struct Workers {
+    /// Subscribers of the control channel (`/<db>.celery.pidbox`). `None` where
+    /// the server cannot be asked. A worker with
+    /// `worker_enable_remote_control=False` is not among them.
+    pub live: Option<u64>,
+    /// Host parts of `<host>.celery.pidbox` bindings. Has been, not is: they
+    /// outlive a killed worker.
+    pub bound: Vec<Vec<u8>>,
+    /// Clients blocked in BRPOP on a broker database; clients known to be no
+    /// Celery consumer must not be counted.
+    pub blocked_consumers: Option<u64>,
+}
+
+/// What workers took and did not acknowledge, under one broker prefix.
+#[derive(Clone, Debug, Default)]
+pub struct Unacked {
+    /// Logical database.
+    pub db: u32,
+    /// Name of the hash (`unacked`).
+    pub key: Vec<u8>,
+    /// Name of the mutex (`unacked_mutex`).
+    pub mutex_key: Vec<u8>,
+    /// State of the mutex.
+    pub mutex: Hold,
+    /// Entries of the hash.
+    pub count: u64,
+    /// Whether the sorted set `unacked_index` exists.
+    pub index_present: bool,
+    /// Oldest delivery among entries whose `eta` is not ahead.
+    pub oldest_delivered_at_ms: Option<i64>,
+    /// Newest delivery among all entries.
+    pub newest_delivered_at_ms: Option<i64>,
+    /// Entries delivered longer ago than the visibility timeout, `eta` not ahead.
+    pub past_timeout: u64,
+    /// Entries whose `eta` lies ahead: they wait, they are not stuck.
+    pub eta_ahead: u64,
+    /// Entries with `redelivered: true`.
+    pub redelivered: u64,
+    /// Entries beyond the first with the same task id.
+    pub duplicates: u64,
+}

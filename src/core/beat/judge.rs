@@ -1,0 +1,155 @@
+//! From evidence to one verdict: the worst fault if there is one, `healthy`
+//! only on positive evidence, else `unknown`.
+
+use super::assessment::{Assessment, Certainty, Publisher, Source, State, Verdict, WorkersPart};
+use super::evidence::Evidence;
+use super::finding::{Code, Finding, Severity};
+use super::known::Known;
+use super::words::{counted, name, span};
+use super::{publisher, queues, redbeat, tasks, unacked};
+
+/// What the evidence adds up to at `now_ms` (Unix ms, the server's clock).
+#[must_use]
+pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
+    let known = Known::new(evidence, now_ms);
+    let beat = publisher::judge(evidence, &known);
+    let (queue_parts, queue_findings) = queues::queues(evidence, &known);
+    let (unacked_part, unacked_findings) = unacked::unacked(evidence, &known);
+    let (task_parts, task_findings) = tasks::tasks(evidence, &known);
+
+    let mut findings = beat.findings;
+    findings.extend(queues::workers(evidence, &known, &queue_parts));
+    findings.extend(queue_findings);
+    findings.extend(unacked_findings);
+    findings.extend(task_findings);
+    findings.extend(clock_skew(evidence, &known));
+    // Stable: of two alike the queue that matters more stays first.
+    findings.sort_by_key(|finding| finding.code);
+
+    let mut seen = beat.evidence;
+    seen.extend(two_origins(evidence, &known));
+    seen.extend(workers_seen(evidence));
+
+    let (verdict, reason) = conclude(evidence, &beat.publisher, &beat.ground, &findings, &seen);
+    Assessment {
+        verdict,
+        reason,
+        publisher: beat.publisher,
+        tasks: task_parts,
+        queues: queue_parts,
+        workers: WorkersPart {
+            live: evidence.workers.live,
+            bound: evidence.workers.bound.clone(),
+            blocked_consumers: evidence.workers.blocked_consumers,
+        },
+        unacked: unacked_part,
+        redbeat: redbeat::part(evidence, &known),
+        findings,
+        evidence: seen,
+    }
+}
+
+fn conclude(
+    evidence: &Evidence,
+    beat: &Publisher,
+    ground: &str,
+    findings: &[Finding],
+    seen: &[String],
+) -> (Verdict, String) {
+    let fault = findings
+        .iter()
+        .find_map(|f| f.code.verdict().map(|verdict| (verdict, f.detail.clone())));
+    if let Some(fault) = fault {
+        return fault;
+    }
+    if let Some(doubt) = findings.iter().find(|f| f.code.is_doubt()) {
+        return (Verdict::Unknown, doubt.detail.clone());
+    }
+    if beat.state == State::Alive {
+        let head = match beat.certainty {
+            Certainty::Proven => "beat is alive",
+            _ => "beat is likely alive",
+        };
+        let remark = findings
+            .iter()
+            .find(|f| f.code.severity() == Severity::Warning)
+            .map(|f| format!("; mind that {}", f.detail))
+            .unwrap_or_default();
+        let text = format!("{head} ({ground}) and no link after it is seen broken{remark}");
+        return (Verdict::Healthy, text);
+    }
+    let reason = match (beat.source, seen.first()) {
+        (Source::None, _) if evidence.celery_seen => {
+            "Celery uses this server, but nothing that beat leaves was seen: stock beat stores no key, so name its tasks in hygiene.expected-tasks".to_owned()
+        }
+        (Source::None, _) => "nothing of Celery was seen on this server".to_owned(),
+        (_, Some(sign)) => format!("{sign}: that does not tell whether beat runs now"),
+        (_, None) => "what was seen does not tell whether beat runs now".to_owned(),
+    };
+    (Verdict::Unknown, reason)
+}
+
+/// The same periodic task from two origins within one interval. Beat's restart
+/// looks the same once, so without history this is told and not judged.
+fn two_origins(evidence: &Evidence, known: &Known) -> Option<String> {
+    let timed = || {
+        evidence
+            .sightings
+            .iter()
+            .filter(|s| known.is_periodic(&s.task) && !s.origin.is_empty())
+            .filter_map(|s| Some((s, known.past(s.published_at_ms?)?)))
+    };
+    timed().find_map(|(a, at_a)| {
+        let interval = known.interval(&a.task)?;
+        let (b, at_b) = timed().find(|(b, at_b)| {
+            b.task == a.task
+                && b.periodic_name == a.periodic_name
+                && b.origin != a.origin
+                && at_a.abs_diff(*at_b) < interval.unsigned_abs()
+        })?;
+        Some(format!(
+            "{} was published by {} and {} within {}: two beats, or one restarted",
+            name(a.task.as_bytes()),
+            name(a.origin.as_bytes()),
+            name(b.origin.as_bytes()),
+            span(i64::try_from(at_a.abs_diff(at_b)).unwrap_or(i64::MAX))
+        ))
+    })
+}
+
+fn workers_seen(evidence: &Evidence) -> Option<String> {
+    let workers = &evidence.workers;
+    let live = workers
+        .live
+        .map(|n| format!("{} on the control channel", counted(n, "subscriber")));
+    let idle = workers
+        .blocked_consumers
+        .map(|n| format!("{} blocked waiting for messages", counted(n, "consumer")));
+    match (live, idle) {
+        (Some(live), Some(idle)) => Some(format!("{live}, {idle}")),
+        (live, idle) => live.or(idle),
+    }
+}
+
+fn clock_skew(evidence: &Evidence, known: &Known) -> Option<Finding> {
+    let runs = evidence
+        .redbeat
+        .iter()
+        .flat_map(|r| &r.entries)
+        .filter_map(|e| e.last_run_at_ms);
+    let messages = evidence.sightings.iter().filter_map(|s| s.published_at_ms);
+    let ends = evidence.results.iter().map(|r| r.finished_at_ms);
+    let ahead = runs
+        .chain(messages)
+        .chain(ends)
+        .filter(|t| known.is_ahead(*t))
+        .max()?;
+    Some(Finding {
+        code: Code::ClockSkew,
+        detail: format!(
+            "a stored time lies {} in the future; nothing was concluded from such times",
+            span(ahead.saturating_sub(known.now_ms))
+        ),
+        advice: "compare the clocks of workers, beat and this server".to_owned(),
+    })
+}
