@@ -280,12 +280,37 @@ impl Fields {
         list(self.get(name)).iter().map(Self::of).collect()
     }
 
-    /// The entry of the list `name` whose field `by` is `wanted`.
-    pub fn entry(&self, name: &str, by: &str, wanted: &str) -> Self {
-        self.maps(name)
+    /// A field that holds named things, each with fields of its own: a list whose
+    /// entries say their name in the field `by`, or a map from name to fields.
+    pub fn named(&self, field: &str, by: &str) -> Vec<(String, Self)> {
+        let value = self.get(field);
+        let listed = match value {
+            Value::Array(items) => items
+                .first()
+                .is_none_or(|first| matches!(first, Value::Array(_) | Value::Map(_))),
+            _ => false,
+        };
+        if listed {
+            let entries = self.maps(field).into_iter();
+            entries.map(|entry| (entry.text(by), entry)).collect()
+        } else {
+            let entries = Self::of(value).0.into_iter();
+            entries
+                .map(|(name, value)| (name, Self::of(&value)))
+                .collect()
+        }
+    }
+
+    /// One of them.
+    pub fn one(&self, field: &str, by: &str, wanted: &str) -> Self {
+        let found = self
+            .named(field, by)
             .into_iter()
-            .find(|entry| entry.text(by) == wanted)
-            .unwrap_or_else(|| panic!("no {by} {wanted} among {name} in {self:?}"))
+            .find(|(name, _)| name == wanted);
+        match found {
+            Some((_, entry)) => entry,
+            None => panic!("no {by} {wanted} among {field} in {self:?}"),
+        }
     }
 
     /// Integer fields side by side, for one comparison.

@@ -45,6 +45,21 @@ pub async fn wait_for<T>(
     }
 }
 
+/// Looks again and again for that long; the first `Err` fails the test. For what
+/// must not happen.
+pub async fn stays(what: &str, long: Duration, mut look: impl AsyncFnMut() -> Result<(), String>) {
+    let start = Instant::now();
+    while start.elapsed() < long {
+        if let Err(seen) = look().await {
+            panic!(
+                "expected {what} for {long:?}, saw after {:?}: {seen}",
+                start.elapsed()
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY * 5).await;
+    }
+}
+
 /// `Ok` when equal, what was seen otherwise: the usual end of a look.
 pub fn same<T: PartialEq + Debug>(seen: T, wanted: T) -> Result<(), String> {
     if seen == wanted {
@@ -123,7 +138,11 @@ pub fn every() -> &'static [Binary] {
         let (found, left_out) = discover();
         let mut lines = String::new();
         for binary in &found {
-            lines += &format!("servers: using {} ({})\n", binary.name, binary.path.display());
+            lines += &format!(
+                "servers: using {} ({})\n",
+                binary.name,
+                binary.path.display()
+            );
         }
         for reason in &left_out {
             lines += &format!("servers: left out {reason}\n");
@@ -321,8 +340,13 @@ impl Setup {
             assert!(!shipped.is_empty(), "{} is missing", repository.display());
         } else {
             lines.extend(
-                ["save \"\"", "appendonly no", "maxmemory 0", "repl-diskless-sync-delay 0"]
-                    .map(str::to_owned),
+                [
+                    "save \"\"",
+                    "appendonly no",
+                    "maxmemory 0",
+                    "repl-diskless-sync-delay 0",
+                ]
+                .map(str::to_owned),
             );
             if self.binary.is_7_0_or_newer() {
                 lines.extend(
@@ -363,8 +387,14 @@ impl Setup {
             _ if word.starts_with('#') => None,
             "port" | "bind" | "dir" | "logfile" | "daemonize" | "pidfile" | "unixsocket" => None,
             "loadmodule" if self.shipped => {
-                let arguments = rest.trim().split_once(char::is_whitespace).map_or("", |s| s.1);
-                Some(format!("loadmodule {} {arguments}", module_path().display()))
+                let arguments = rest
+                    .trim()
+                    .split_once(char::is_whitespace)
+                    .map_or("", |s| s.1);
+                Some(format!(
+                    "loadmodule {} {arguments}",
+                    module_path().display()
+                ))
             }
             "loadmodule" => None,
             "save" | "appendonly" | "appendfsync" if !self.shipped => None,
