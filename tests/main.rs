@@ -1,1 +1,23 @@
-//! Integration tests.
+//! Integration tests: one program, so that the servers are told once and linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod celery; // writes keys exactly as Celery, kombu and RedBeat write them
+mod client; // a connection, and replies of both protocols made alike
+mod data; // what a server holds and what its append-only file says
+mod jobs; // sweeps that run on without their client
+mod server; // starts and stops real servers with the fresh module
+
+mod beatstatus; // the verdict on periodic work, from what lies in Redis
+mod enforcement; // which TTL a written result has
+mod fixttl; // what gets a TTL, what is deleted, what is left
+mod hostile; // bytes that are no text, odd values, wrong words
+mod load; // loads, unloads, settings, refused settings
+mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
+mod scan; // what is counted, measured and found

@@ -1,0 +1,352 @@
+//! Loading, unloading, settings given at load and later, and what is refused.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::client::{Conn, Fields, list, text};
+use crate::cmd;
+use crate::server::{Setup, module_path, on_every_server, wait_for};
+
+/// A duration setting in seconds, however the server writes it back.
+fn seconds(value: &str) -> u64 {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &value[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        other => panic!("{value:?} has the unit {other:?}"),
+    };
+    digits.parse::<u64>().expect("a number") * unit
+}
+
+/// `HYGIENE.CONFIG GET name`: named fields with one field.
+async fn setting(conn: &mut Conn, name: &str) -> String {
+    let fields = conn.fields(cmd!["HYGIENE.CONFIG", "GET", name]).await;
+    assert_eq!(fields.names(), [name], "one setting was asked for");
+    fields.text(name)
+}
+
+/// Before a module has told its name its lines are marked `<module>`.
+fn by_the_module(line: &str) -> bool {
+    line.contains("<hygiene>") || line.contains("<module>")
+}
+
+async fn modules(conn: &mut Conn) -> Vec<String> {
+    list(&conn.value("MODULE LIST").await)
+        .iter()
+        .map(|module| Fields::of(module).text("name"))
+        .collect()
+}
+
+#[tokio::test]
+async fn loads_at_start_and_is_listed() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        assert!(modules(&mut conn).await.contains(&"hygiene".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tells_in_the_log_what_works_how_on_this_server() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let log = server.log();
+        let told: Vec<&str> = log.lines().filter(|line| by_the_module(line)).collect();
+        let how = if binary.stamps_in_the_same_unit() {
+            "same unit"
+        } else {
+            "event-loop turn"
+        };
+        assert!(told.iter().any(|line| line.contains(how)), "{told:#?}");
+        if binary.generic_events_do_harm() {
+            assert!(told.iter().any(|line| line.contains("sweep")), "{told:#?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn is_refused_a_second_time_and_goes_on_working() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.error(cmd!["MODULE", "LOAD", module_path().to_str()])
+            .await;
+        let loaded = modules(&mut conn).await;
+        assert_eq!(loaded.iter().filter(|name| *name == "hygiene").count(), 1);
+        conn.run("SET celery-task-meta-a 1").await;
+        assert_eq!(conn.ttl("celery-task-meta-a").await, 3600);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn can_be_unloaded_when_idle_and_loaded_again() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        for round in 0..3 {
+            conn.run(cmd!["SET", format!("celery-task-meta-{round}"), 1])
+                .await;
+            // A stamp of a moment ago may still hold a timer.
+            wait_for(
+                "the idle module to unload",
+                Duration::from_secs(5),
+                async || match conn.ask("MODULE UNLOAD hygiene").await {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                },
+            )
+            .await;
+            assert!(!modules(&mut conn).await.contains(&"hygiene".to_owned()));
+            conn.run("SET celery-task-meta-without 1").await;
+            assert_eq!(conn.ttl("celery-task-meta-without").await, -1);
+            conn.run(cmd![
+                "MODULE",
+                "LOAD",
+                module_path().to_str(),
+                "default-ttl",
+                "77",
+                "sweep-on-start",
+                "no"
+            ])
+            .await;
+            conn.run("SET celery-task-meta-with 1").await;
+            assert_eq!(conn.ttl("celery-task-meta-with").await, 77);
+            server.assert_alive();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn takes_settings_behind_loadmodule() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .setting("default-ttl", "15m")
+            .setting(
+                "exempt-keys",
+                "celery-task-meta-keep* celery-task-meta-hold*",
+            )
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        assert_eq!(seconds(&setting(&mut conn, "default-ttl").await), 900);
+        assert_eq!(
+            setting(&mut conn, "exempt-keys").await,
+            "celery-task-meta-keep* celery-task-meta-hold*"
+        );
+        assert_eq!(setting(&mut conn, "enforce").await, "yes", "the default");
+        if binary.is_7_0_or_newer() {
+            let answer = conn.fields("CONFIG GET hygiene.default-ttl").await;
+            assert_eq!(seconds(&answer.text("hygiene.default-ttl")), 900);
+        }
+        conn.run("SET celery-task-meta-a 1").await;
+        assert_eq!(conn.ttl("celery-task-meta-a").await, 900);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_argument_stops_the_load_with_the_reason_in_the_log() {
+    on_every_server(async |binary| {
+        let rows = [
+            ("an unknown name", "no-such-setting 5", "no-such-setting"),
+            ("a missing value", "default-ttl", "default-ttl"),
+            ("a TTL of nothing", "default-ttl 0", "default-ttl"),
+            ("a TTL that is no duration", "default-ttl banana", "banana"),
+            ("a float", "default-ttl 1e3", "1e3"),
+            ("a negative duration", "max-age -1", "max-age"),
+            ("a jitter above its bound", "ttl-jitter 51%", "ttl-jitter"),
+            (
+                "a word that is neither yes nor no",
+                "enforce maybe",
+                "maybe",
+            ),
+            ("a basis that is none", "ttl-basis then", "then"),
+            (
+                "an interval without a name",
+                "expected-tasks =1h",
+                "expected-tasks",
+            ),
+            ("a share above the whole", "cpu-percent 101", "cpu-percent"),
+        ];
+        for (what, arguments, told) in rows {
+            match Setup::on(binary).arguments(arguments).try_start().await {
+                Ok(_) => panic!("{what}: {} started with {arguments}", binary.name),
+                Err(log) => {
+                    let ours = |line: &str| by_the_module(line) && line.contains(told);
+                    assert!(
+                        log.lines().any(ours),
+                        "{what}: no reason with {told} in:\n{log}"
+                    );
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hygiene_config_sets_and_gets_on_every_server() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        assert_eq!(conn.text("HYGIENE.CONFIG SET default-ttl 2h").await, "OK");
+        assert_eq!(seconds(&setting(&mut conn, "default-ttl").await), 7200);
+        conn.run("SET celery-task-meta-a 1").await;
+        assert_eq!(conn.ttl("celery-task-meta-a").await, 7200);
+
+        let before = setting(&mut conn, "default-ttl").await;
+        for (words, told) in [
+            ("HYGIENE.CONFIG SET default-ttl banana", "banana"),
+            ("HYGIENE.CONFIG SET default-ttl 0", "default-ttl"),
+            ("HYGIENE.CONFIG SET no-such-setting 5", "no-such-setting"),
+            ("HYGIENE.CONFIG GET no-such-setting", "no-such-setting"),
+            ("HYGIENE.CONFIG FORGET default-ttl", "FORGET"),
+        ] {
+            let error = conn.error(words).await;
+            assert!(
+                error.starts_with("ERR ") && error.contains(told),
+                "{words}: {error}"
+            );
+        }
+        assert_eq!(setting(&mut conn, "default-ttl").await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn config_set_refuses_a_bad_value_and_keeps_the_old_one() {
+    on_every_server(async |binary| {
+        if !binary.is_7_0_or_newer() {
+            return;
+        }
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run("CONFIG SET hygiene.default-ttl 90s").await;
+        let durations = &["90s", "15m", "2h", "7d"][..];
+        let rows = [
+            ("hygiene.default-ttl", "banana", durations),
+            ("hygiene.default-ttl", "0", &["at least"]),
+            ("hygiene.ttl-jitter", "60%", &["50%"]),
+            ("hygiene.ttl-basis", "then", &["done"]),
+            ("hygiene.expected-tasks", "cleanup", &["="]),
+        ];
+        for (name, value, any_of) in rows {
+            let before = conn.value(cmd!["CONFIG", "GET", name]).await;
+            let error = conn.error(cmd!["CONFIG", "SET", name, value]).await;
+            let told = any_of.iter().any(|part| error.contains(part));
+            assert!(told, "{name} {value} says what would be right: {error}");
+            assert_eq!(
+                conn.value(cmd!["CONFIG", "GET", name]).await,
+                before,
+                "{name}"
+            );
+        }
+        conn.run("SET celery-task-meta-a 1").await;
+        assert_eq!(conn.ttl("celery-task-meta-a").await, 90);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn config_rewrite_keeps_settings_over_a_restart() {
+    on_every_server(async |binary| {
+        if !binary.is_7_0_or_newer() {
+            return;
+        }
+        let mut server = Setup::on(binary).setting("max-age", "3h").start().await;
+        let mut conn = server.connect().await;
+        conn.run("CONFIG SET hygiene.default-ttl 90s").await;
+        conn.run("CONFIG REWRITE").await;
+        server.shut_down("NOSAVE");
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        assert_eq!(seconds(&setting(&mut conn, "default-ttl").await), 90);
+        assert_eq!(seconds(&setting(&mut conn, "max-age").await), 3 * 3600);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_setting_has_the_default_of_the_contract() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let durations = [
+            ("default-ttl", 3600),
+            ("max-ttl", 0),
+            ("max-age", 7200),
+            ("visibility-timeout", 3600),
+        ];
+        for (name, expected) in durations {
+            assert_eq!(seconds(&setting(&mut conn, name).await), expected, "{name}");
+        }
+        let words = [
+            ("enforce", "yes"),
+            ("ttl-jitter", "10%"),
+            ("ttl-basis", "now"),
+            ("sweep-deletes", "no"),
+            ("max-writes-per-sec", "100000"),
+            ("result-keys", "celery-task-meta-*"),
+            ("exempt-keys", ""),
+            ("key-prefixes", ""),
+            ("slice-us", "500"),
+            ("cpu-percent", "25"),
+            ("expected-tasks", ""),
+            ("maintenance-queues", "maintenance"),
+        ];
+        for (name, expected) in words {
+            assert_eq!(setting(&mut conn, name).await, expected, "{name}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_shipped_redis_conf_starts_a_server_that_enforces() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).shipped_conf().start().await;
+        let mut conn = server.connect().await;
+        conn.run("SET celery-task-meta-a 1").await;
+        let ttl = conn.ttl("celery-task-meta-a").await;
+        assert!(ttl > 0, "{ttl}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn help_lists_every_command_and_the_server_documents_them() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let help = format!("{:?}", conn.value("HYGIENE.HELP").await);
+        for name in [
+            "HYGIENE.SCAN",
+            "HYGIENE.FIXTTL",
+            "HYGIENE.BEATSTATUS",
+            "HYGIENE.CONFIG",
+            "HYGIENE.JOBS",
+        ] {
+            assert!(help.contains(name), "{name} in {help}");
+            let info = conn.value(cmd!["COMMAND", "INFO", name]).await;
+            assert!(
+                !matches!(list(&info)[0], Value::Nil),
+                "{name} is registered"
+            );
+            if binary.is_7_0_or_newer() {
+                let docs = conn.fields(cmd!["COMMAND", "DOCS", name]).await;
+                let docs = Fields::of(&docs.0[0].1);
+                for field in ["summary", "since", "complexity"] {
+                    assert!(!text(docs.get(field)).is_empty(), "{name} {field}");
+                }
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,368 @@
+//! HYGIENE.SCAN: what it counts, measures and finds, without touching anything.
+
+use std::collections::BTreeMap;
+
+use redis::Cmd;
+
+use crate::celery::{Message, SEP, binding, seed_results};
+use crate::client::{Conn, Fields, ToCmd, int};
+use crate::cmd;
+use crate::data::{DataSet, wait_until_in_step};
+use crate::server::{Setup, on_every_server};
+
+const BUCKETS: [&str; 6] = ["none", "<1m", "<1h", "<1d", "<7d", "more"];
+
+fn classes(scan: &Fields) -> Vec<(String, Fields)> {
+    scan.named("classes", "class")
+}
+
+fn class(scan: &Fields, name: &str) -> Fields {
+    scan.one("classes", "class", name)
+}
+
+#[tokio::test]
+async fn answers_the_fields_of_the_contract() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        seed_results(&mut conn, "s", 3).await;
+        conn.run(Message::new("a.b", "1").push()).await;
+        for mut conn in [server.connect().await, server.connect_resp3().await] {
+            let scan = conn.fields("HYGIENE.SCAN").await;
+            assert_eq!(scan.int("scanned"), 4, "{scan:?}");
+            for name in ["duration_ms", "server_ms"] {
+                assert!(scan.int(name) >= 0, "{name}");
+            }
+            for (name, class) in classes(&scan) {
+                for field in ["keys", "no_ttl", "bytes", "bytes_no_ttl", "oldest_s"] {
+                    assert!(class.has(field), "{name}: {field} in {class:?}");
+                }
+                assert_eq!(class.map("ttl_histogram").names(), BUCKETS, "{name}");
+            }
+            assert_eq!(class(&scan, "queue").int("length"), 1);
+            assert!(class(&scan, "queue").has("oldest_message_s"));
+            for entry in scan.maps("top") {
+                let expected = ["name", "db", "class", "type", "bytes", "ttl_s", "elements"];
+                assert_eq!(entry.names(), expected);
+            }
+            for finding in scan.maps("findings") {
+                let expected = [
+                    "code", "severity", "class", "keys", "bytes", "detail", "advice",
+                ];
+                assert_eq!(finding.names(), expected);
+                let severity = finding.text("severity");
+                assert!(
+                    ["info", "warning", "critical"].contains(&severity.as_str()),
+                    "{severity}"
+                );
+            }
+            let immortal = |finding: &Fields| {
+                finding.text("class") == "task_result"
+                    && finding.int("keys") == 3
+                    && finding.text("advice").contains("FIXTTL")
+            };
+            assert!(scan.maps("findings").iter().any(immortal), "{scan:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_server_has_nothing_to_tell() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let scan = server.connect().await.fields("HYGIENE.SCAN").await;
+        assert_eq!(scan.int("scanned"), 0);
+        assert!(
+            classes(&scan)
+                .iter()
+                .all(|(_, class)| class.int("keys") == 0),
+            "{scan:?}"
+        );
+        assert!(scan.maps("top").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_are_counted_by_class_and_by_what_is_left_of_their_life() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        let lives = [30, 59, 61, 3599, 3601, 86_399, 86_401, 604_799, 604_801];
+        for life in lives {
+            conn.run(cmd!["SETEX", format!("celery-task-meta-{life}"), life, 1])
+                .await;
+        }
+        conn.run("SET celery-task-meta-none 1").await;
+        let rest: Vec<Cmd> = [
+            "SET celery-taskset-meta-G 1",
+            "SET celery-taskset-meta-G.s 1",
+            "INCR celery-taskset-meta-G.t",
+            "LPUSH celeryev.0f5ee1b4-3c1c-3b6e-a1f0-6c5bb9b3c5a1 1",
+            "LPUSH 0f5ee1b4-3c1c-3b6e-a1f0-6c5bb9b3c5a1.reply.celery.pidbox 1",
+            "ZADD redbeat::schedule 1 a",
+            "HSET unacked a 1",
+            "ZADD unacked_index 1 a",
+            "SET SINGLETONLOCK_a 1",
+            "SET airflow_variable 1",
+        ]
+        .map(|words| words.to_cmd())
+        .into();
+        conn.pipe(rest).await;
+        conn.run(binding("celery", "celery", "celery")).await;
+        conn.run(Message::new("a.b", "1").push()).await;
+
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let expected = [
+            ("task_result", 10, 1),
+            ("group_result", 1, 1),
+            ("chord", 2, 2),
+            ("queue", 1, 1),
+            ("unacked", 2, 2),
+            ("binding", 1, 1),
+            ("reply_queue", 1, 1),
+            ("event_queue", 1, 1),
+            ("redbeat", 1, 1),
+            ("lock", 1, 1),
+            ("other", 1, 1),
+        ];
+        for (name, keys, no_ttl) in expected {
+            let seen = class(&scan, name);
+            assert_eq!(
+                (seen.int("keys"), seen.int("no_ttl")),
+                (keys, no_ttl),
+                "{name}"
+            );
+        }
+        assert_eq!(scan.int("scanned"), conn.int("DBSIZE").await);
+        let histogram = class(&scan, "task_result").map("ttl_histogram");
+        let expected = BUCKETS
+            .iter()
+            .map(|name| (*name).to_owned())
+            .zip([1, 2, 2, 2, 2, 1]);
+        assert_eq!(histogram.ints(&BUCKETS), expected.collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_priorities_of_a_queue_are_one_length() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        for (priority, count) in [(0, 1), (3, 2), (6, 3), (9, 4)] {
+            for n in 0..count {
+                let id = format!("{priority}-{n}");
+                conn.run(Message::new("a.b", &id).priority(priority).push())
+                    .await;
+            }
+        }
+        assert_eq!(conn.int(cmd!["LLEN", format!("celery{SEP}9")]).await, 4);
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let queue = class(&scan, "queue");
+        assert_eq!((queue.int("length"), queue.int("keys")), (10, 4));
+    })
+    .await;
+}
+
+/// By the server's own measure, every element looked at.
+async fn measured(conn: &mut Conn, keys: &[String]) -> i64 {
+    let commands = keys
+        .iter()
+        .map(|key| cmd!["MEMORY", "USAGE", key, "SAMPLES", 0]);
+    conn.pipe(commands).await.iter().map(int).sum()
+}
+
+#[tokio::test]
+async fn a_few_reply_lists_that_hold_all_the_memory_come_first() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let id = |n: i32| format!("0f5ee1b4-3c1c-3b6e-a1f0-{n:012}");
+        let lists: Vec<String> = (0..22)
+            .map(|n| format!("{}.reply.celery.pidbox", id(n)))
+            .collect();
+        let big = "x".repeat(1_000_000);
+        conn.pipe(lists.iter().map(|list| cmd!["LPUSH", list, &big]))
+            .await;
+        let bound = (0..12).map(|n| binding("reply.celery.pidbox", &id(n), &lists[n as usize]));
+        conn.pipe(bound).await;
+        seed_results(&mut conn, "s", 5000).await;
+        let results: Vec<String> = (0..5000)
+            .map(|n| format!("celery-task-meta-s{n}"))
+            .collect();
+
+        for mode in ["EXACT", "SAMPLE"] {
+            let scan = conn
+                .fields(format!("HYGIENE.SCAN MEMORY {mode} TOP 5"))
+                .await;
+            let order: Vec<String> = classes(&scan).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(order[0], "reply_queue", "{mode}: {order:?}");
+            let replies = class(&scan, "reply_queue");
+            assert_eq!((replies.int("keys"), replies.int("no_ttl")), (22, 22));
+            for (name, keys) in [("reply_queue", &lists), ("task_result", &results)] {
+                let told = class(&scan, name).int("bytes");
+                let real = measured(&mut conn, keys).await;
+                assert!(
+                    (told - real).abs() * 20 <= real,
+                    "{mode} {name}: {told} for {real}"
+                );
+            }
+            let results = class(&scan, "task_result");
+            assert_eq!(
+                (results.int("keys"), results.int("bytes_no_ttl")),
+                (5000, 0)
+            );
+            let top = scan.maps("top");
+            assert_eq!(top.len(), 5);
+            let sizes: Vec<i64> = top.iter().map(|entry| entry.int("bytes")).collect();
+            assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+            let first = &top[0];
+            assert_eq!(first.text("class"), "reply_queue");
+            assert_eq!(
+                (first.int("db"), first.int("ttl_s"), first.int("elements")),
+                (0, -1, 1)
+            );
+            assert_eq!(first.text("type"), "list");
+            let unbound = |finding: &Fields| {
+                finding.text("class") == "reply_queue" && finding.text("detail").contains("10")
+            };
+            assert!(
+                scan.maps("findings").iter().any(unbound),
+                "{:?}",
+                scan.get("findings")
+            );
+        }
+        let off = conn.fields("HYGIENE.SCAN MEMORY OFF").await;
+        assert_eq!(class(&off, "reply_queue").int("keys"), 22);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn classes_are_ordered_by_bytes() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["SET", "airflow", "x".repeat(3000)]).await;
+        conn.run(cmd!["LPUSH", "celeryev.a", "x".repeat(200_000)])
+            .await;
+        conn.run(cmd!["SET", "celery-task-meta-a", "x".repeat(20_000)])
+            .await;
+        let scan = conn.fields("HYGIENE.SCAN MEMORY EXACT").await;
+        let sizes: Vec<i64> = classes(&scan)
+            .iter()
+            .map(|(_, class)| class.int("bytes"))
+            .collect();
+        assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+        let order: Vec<String> = classes(&scan).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(order[..3], ["event_queue", "task_result", "other"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn db_prefix_match_and_top_bound_what_is_told() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut zero = server.connect().await;
+        let mut nine = server.connect_db(9).await;
+        seed_results(&mut zero, "z", 10).await;
+        seed_results(&mut nine, "n", 20).await;
+        nine.run("SET myapp_celery-task-meta-a 1").await;
+        nine.run("SET airflow 1").await;
+        let rows = [
+            ("HYGIENE.SCAN", 30, "every database"),
+            ("HYGIENE.SCAN ALLDBS", 30, "every database, said so"),
+            ("HYGIENE.SCAN DB 0", 10, "one"),
+            ("HYGIENE.SCAN DB 9", 20, "another"),
+            (
+                "HYGIENE.SCAN DB 9 MATCH celery-task-meta-n1*",
+                11,
+                "by pattern",
+            ),
+        ];
+        for (words, keys, what) in rows {
+            let scan = zero.fields(words).await;
+            assert_eq!(
+                class(&scan, "task_result").int("keys"),
+                keys,
+                "{what}: {words}"
+            );
+        }
+        let prefixed = zero.fields("HYGIENE.SCAN PREFIX myapp_").await;
+        let results = class(&prefixed, "task_result").int("keys");
+        assert!(
+            (1..=31).contains(&results),
+            "looks through the prefix: {results}"
+        );
+        let through = prefixed
+            .named("classes", "class")
+            .into_iter()
+            .map(|(name, class)| (name, class.int("keys")))
+            .collect::<BTreeMap<_, _>>();
+        assert!(
+            through.get("other").copied().unwrap_or(0) <= 1,
+            "{through:?}"
+        );
+        for count in [0, 1, 7] {
+            let scan = zero.fields(format!("HYGIENE.SCAN TOP {count}")).await;
+            assert_eq!(scan.maps("top").len(), count);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changes_nothing_not_even_what_is_idle() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        seed_results(&mut conn, "s", 100).await;
+        let mut watcher = server.connect().await;
+        watcher
+            .run("WATCH celery-task-meta-s1 celery-task-meta-s2")
+            .await;
+        let before = DataSet::of(&server).await;
+        conn.run("HYGIENE.SCAN MEMORY EXACT").await;
+        before.assert_same(&DataSet::of(&server).await, "after a scan");
+        let answer = watcher.transaction(&[cmd!["PING"]]).await;
+        assert!(
+            answer.is_ok_and(|answers| answers.len() == 1),
+            "a WATCH holds"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn works_on_a_read_only_replica() {
+    on_every_server(async |binary| {
+        let primary = Setup::on(binary).setting("enforce", "no").start().await;
+        let replica = Setup::on(binary).replica_of(&primary).start().await;
+        seed_results(&mut primary.connect().await, "s", 100).await;
+        wait_until_in_step(&primary, &replica).await;
+        let scan = replica.connect().await.fields("HYGIENE.SCAN").await;
+        let results = class(&scan, "task_result");
+        assert_eq!((results.int("keys"), results.int("no_ttl")), (100, 100));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_clients_at_once_get_a_whole_answer_each() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut first = server.connect().await;
+        let mut second = server.connect().await;
+        seed_results(&mut first, "s", 20_000).await;
+        let (one, other) = tokio::join!(
+            first.fields("HYGIENE.SCAN"),
+            second.fields("HYGIENE.SCAN MATCH celery-task-meta-s1*"),
+        );
+        assert_eq!(class(&one, "task_result").int("keys"), 20_000);
+        assert_eq!(class(&other, "task_result").int("keys"), 11_111);
+    })
+    .await;
+}

@@ -1,0 +1,595 @@
+//! Starts and stops real servers with the fresh module loaded.
+//!
+//! A server owns its port, its folder and its deadlines. It is shut down when
+//! dropped; when the test has failed the tail of its log is printed, and a server
+//! that died without being told to fails the test.
+
+use std::fmt::Debug;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use redis::ProtocolVersion;
+use tempfile::TempDir;
+
+use crate::client::Conn;
+
+/// How long a server may take to start or to stop.
+const LIFE_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks of a wait.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Lines of the server's log shown when a test fails.
+const LOG_TAIL: usize = 60;
+/// What `tests/servers.sh` fetches.
+const FETCHED: &[&str] = &["redis-6.2", "redis-8.2", "valkey-9.1"];
+
+/// Waits until `look` answers `Ok`; until then it answers what it saw instead.
+pub async fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(seen) if start.elapsed() >= deadline => {
+                panic!("expected {what} within {deadline:?}, last saw: {seen}")
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Looks again and again for that long; the first `Err` fails the test. For what
+/// must not happen.
+pub async fn stays(what: &str, long: Duration, mut look: impl AsyncFnMut() -> Result<(), String>) {
+    let start = Instant::now();
+    while start.elapsed() < long {
+        if let Err(seen) = look().await {
+            panic!(
+                "expected {what} for {long:?}, saw after {:?}: {seen}",
+                start.elapsed()
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY * 5).await;
+    }
+}
+
+/// `Ok` when equal, what was seen otherwise: the usual end of a look.
+pub fn same<T: PartialEq + Debug>(seen: T, wanted: T) -> Result<(), String> {
+    if seen == wanted {
+        Ok(())
+    } else {
+        Err(format!("{seen:?}"))
+    }
+}
+
+/// A server program and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binary {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// As a person names it: `Redis 7.0.15`.
+    pub name: String,
+    valkey: bool,
+    version: (u32, u32),
+}
+
+impl Binary {
+    fn at(path: &Path) -> Result<Self, String> {
+        let output = Command::new(path)
+            .arg("--version")
+            .output()
+            .map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let number = said
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("v="))
+            .ok_or_else(|| format!("--version says {said:?}"))?;
+        let mut parts = number.split('.').map(|part| part.parse().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        let valkey = said.starts_with("Valkey");
+        Ok(Self {
+            path: path.to_owned(),
+            name: format!("{} {number}", if valkey { "Valkey" } else { "Redis" }),
+            valkey,
+            version,
+        })
+    }
+
+    /// Whether the expiry goes out in one transaction with the write: the server
+    /// runs jobs after a notification (Redis 7.2, every Valkey).
+    pub fn stamps_in_the_same_unit(&self) -> bool {
+        self.valkey || self.version >= (7, 2)
+    }
+
+    /// Whether modules have settings of their own in CONFIG, and commands can be
+    /// refused by the `enable-*-command` settings (Redis 7.0, every Valkey).
+    pub fn is_7_0_or_newer(&self) -> bool {
+        self.valkey || self.version >= (7, 0)
+    }
+
+    /// Whether listening to generic events makes this server leave clients in the
+    /// wrong database (Valkey 8.1.0 to 9.1.0): RENAME, COPY, RESTORE and MOVE are
+    /// then left to the sweep.
+    pub fn generic_events_do_harm(&self) -> bool {
+        self.valkey
+            && self.version >= (8, 1)
+            && (self.version < (9, 1) || self.name.ends_with("9.1.0"))
+    }
+}
+
+/// The server every test runs on: `redis-server` on PATH, or the first of
+/// `HYGIENE_TEST_SERVERS`.
+pub fn primary() -> &'static Binary {
+    &every()[0]
+}
+
+/// Every server at hand, the primary one first. Told once, past cargo's capture,
+/// with the names of those that had to be left out.
+pub fn every() -> &'static [Binary] {
+    static FOUND: OnceLock<Vec<Binary>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let (found, left_out) = discover();
+        let mut lines = String::new();
+        for binary in &found {
+            lines += &format!(
+                "servers: using {} ({})\n",
+                binary.name,
+                binary.path.display()
+            );
+        }
+        for reason in &left_out {
+            lines += &format!("servers: left out {reason}\n");
+        }
+        let _ = std::io::stderr().write_all(lines.as_bytes());
+        assert!(
+            !found.is_empty(),
+            "no server to test on: install redis-server, or name one in HYGIENE_TEST_SERVERS"
+        );
+        found
+    })
+}
+
+fn discover() -> (Vec<Binary>, Vec<String>) {
+    let mut found = Vec::new();
+    let mut left_out = Vec::new();
+    if let Some(named) = std::env::var_os("HYGIENE_TEST_SERVERS") {
+        for path in std::env::split_paths(&named) {
+            match Binary::at(&path) {
+                Ok(binary) => found.push(binary),
+                Err(why) => panic!("HYGIENE_TEST_SERVERS: {}: {why}", path.display()),
+            }
+        }
+        return (found, left_out);
+    }
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    match std::env::split_paths(&on_path)
+        .map(|dir| dir.join("redis-server"))
+        .find(|path| path.is_file())
+    {
+        Some(path) => match Binary::at(&path) {
+            Ok(binary) => found.push(binary),
+            Err(why) => left_out.push(format!("{}: {why}", path.display())),
+        },
+        None => left_out.push("redis-server: not on PATH".to_owned()),
+    }
+    let servers = std::env::var_os("HYGIENE_SERVERS_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"),
+        PathBuf::from,
+    );
+    let mut dirs: Vec<String> = FETCHED.iter().map(|name| (*name).to_owned()).collect();
+    if let Ok(entries) = fs::read_dir(&servers) {
+        let others = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| !FETCHED.contains(&name.as_str()));
+        dirs.extend(others);
+    }
+    dirs.sort();
+    for name in dirs {
+        let bin = servers.join(&name).join("bin");
+        let program = ["redis-server", "valkey-server"]
+            .map(|program| bin.join(program))
+            .into_iter()
+            .find(|path| path.is_file());
+        match program.as_deref().map(Binary::at) {
+            Some(Ok(binary)) => found.push(binary),
+            Some(Err(why)) => left_out.push(format!("{name}: {why}")),
+            None => left_out.push(format!("{name}: not fetched, run tests/servers.sh")),
+        }
+    }
+    (found, left_out)
+}
+
+/// Runs a test on each server in turn and says which one it failed on.
+pub async fn on_every_server(test: impl AsyncFn(&'static Binary)) {
+    for binary in every() {
+        println!("--- on {}", binary.name);
+        test(binary).await;
+    }
+}
+
+/// The module that `cargo test` has just built: it lies beside the test program.
+pub fn module_path() -> PathBuf {
+    let program = std::env::current_exe().expect("the test program has a path");
+    let name = format!("libredis_hygiene{}", std::env::consts::DLL_SUFFIX);
+    program.parent().expect("and lies in a folder").join(name)
+}
+
+/// A server about to be started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    binary: &'static Binary,
+    module: bool,
+    shipped: bool,
+    arguments: Vec<String>,
+    config: Vec<String>,
+}
+
+impl Setup {
+    /// A server of this kind with the module loaded, its default settings, no
+    /// sweep of its own and no persistence.
+    pub fn on(binary: &'static Binary) -> Self {
+        Self {
+            binary,
+            module: true,
+            shipped: false,
+            arguments: Vec::new(),
+            config: Vec::new(),
+        }
+    }
+
+    /// The same on the primary server.
+    pub fn new() -> Self {
+        Self::on(primary())
+    }
+
+    /// A server that has never heard of the module.
+    pub fn without_module(mut self) -> Self {
+        self.module = false;
+        self
+    }
+
+    /// The repository's `redis.conf` as it is: only places, the port and the
+    /// path of the module are the test's own.
+    pub fn shipped_conf(mut self) -> Self {
+        self.shipped = true;
+        self
+    }
+
+    /// An argument behind `loadmodule`.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.arguments.extend([name.to_owned(), quoted(value)]);
+        self
+    }
+
+    /// Words behind `loadmodule`, as they are: for arguments that must be refused.
+    pub fn arguments(mut self, words: &str) -> Self {
+        self.arguments.push(words.to_owned());
+        self
+    }
+
+    /// A line of the server's own configuration.
+    pub fn config(mut self, line: &str) -> Self {
+        self.config.push(line.to_owned());
+        self
+    }
+
+    /// Every write goes to the append-only file at once, which can be read as a
+    /// list of commands.
+    pub fn append_only(self) -> Self {
+        self.config("appendonly yes")
+            .config("appendfsync always")
+            .config("aof-use-rdb-preamble no")
+    }
+
+    /// A replica of that server.
+    pub fn replica_of(self, primary: &Server) -> Self {
+        let line = format!("replicaof 127.0.0.1 {}", primary.port);
+        self.config(&line)
+    }
+
+    /// Starts the server; its log is the failure's text when it does not come up.
+    pub async fn start(self) -> Server {
+        let name = self.binary.name.clone();
+        match self.try_start().await {
+            Ok(server) => server,
+            Err(log) => panic!("{name} did not start; its log:\n{log}"),
+        }
+    }
+
+    /// Starts the server, or answers the log of one that gave up.
+    pub async fn try_start(self) -> Result<Server, String> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut last = String::new();
+        for _ in 0..5 {
+            let port = free_port();
+            let conf = dir.path().join("redis.conf");
+            fs::write(&conf, self.conf(port, dir.path())).expect("the folder can be written");
+            match launch(self.binary, &conf, dir.path(), port).await {
+                Ok(child) => {
+                    return Ok(Server {
+                        binary: self.binary,
+                        port,
+                        dir,
+                        child: Some(child),
+                    });
+                }
+                Err(log) if log.contains("in use") || log.contains("not our server") => last = log,
+                Err(log) => return Err(log),
+            }
+        }
+        Err(last)
+    }
+
+    fn conf(&self, port: u16, dir: &Path) -> String {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis.conf");
+        let shipped = fs::read_to_string(&repository).unwrap_or_default();
+        let mut lines = Vec::new();
+        for line in shipped.lines().map(str::trim) {
+            if let Some(line) = self.own_line(line) {
+                lines.push(line);
+            }
+        }
+        if self.shipped {
+            assert!(!shipped.is_empty(), "{} is missing", repository.display());
+        } else {
+            lines.extend(
+                [
+                    "save \"\"",
+                    "appendonly no",
+                    "maxmemory 0",
+                    "repl-diskless-sync-delay 0",
+                ]
+                .map(str::to_owned),
+            );
+            if self.binary.is_7_0_or_newer() {
+                lines.extend(
+                    ["enable-debug-command yes", "enable-module-command yes"].map(str::to_owned),
+                );
+            }
+            if self.module {
+                let mut line = format!("loadmodule {}", module_path().display());
+                // A sweep at start would race with what a test looks at.
+                for (name, value) in [("sweep-on-start", "no"), ("sweep-interval", "0")] {
+                    if !self.arguments.iter().any(|known| known == name) {
+                        line += &format!(" {name} {value}");
+                    }
+                }
+                for word in &self.arguments {
+                    line += &format!(" {word}");
+                }
+                lines.push(line);
+            }
+        }
+        lines.extend([
+            format!("port {port}"),
+            "bind 127.0.0.1".to_owned(),
+            format!("dir {}", dir.display()),
+            "daemonize no".to_owned(),
+            "logfile \"\"".to_owned(),
+            "pidfile \"\"".to_owned(),
+        ]);
+        lines.extend(self.config.iter().cloned());
+        lines.join("\n") + "\n"
+    }
+
+    /// A line of the shipped `redis.conf` as this server gets it, if it does.
+    fn own_line(&self, line: &str) -> Option<String> {
+        let (word, rest) = line.split_once(char::is_whitespace)?;
+        let word = word.to_ascii_lowercase();
+        match word.as_str() {
+            _ if word.starts_with('#') => None,
+            "port" | "bind" | "dir" | "logfile" | "daemonize" | "pidfile" | "unixsocket" => None,
+            "loadmodule" if self.shipped => {
+                let arguments = rest
+                    .trim()
+                    .split_once(char::is_whitespace)
+                    .map_or("", |s| s.1);
+                Some(format!(
+                    "loadmodule {} {arguments}",
+                    module_path().display()
+                ))
+            }
+            "loadmodule" => None,
+            "save" | "appendonly" | "appendfsync" if !self.shipped => None,
+            _ if word.starts_with("hygiene.") && !self.shipped => None,
+            _ if word.starts_with("enable-") && !self.binary.is_7_0_or_newer() => None,
+            _ => Some(line.to_owned()),
+        }
+    }
+}
+
+/// As redis.conf wants a value that may be empty or hold spaces.
+fn quoted(value: &str) -> String {
+    if value.is_empty() || value.contains(' ') {
+        format!("\"{value}\"")
+    } else {
+        value.to_owned()
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("and its number").port()
+}
+
+/// Starts the program and waits until it answers; the log when it gives up.
+async fn launch(binary: &Binary, conf: &Path, dir: &Path, port: u16) -> Result<Child, String> {
+    let log = dir.join("server.log");
+    let out = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .expect("the folder can be written");
+    let from = out.metadata().map_or(0, |meta| meta.len());
+    let errors = out.try_clone().expect("a second handle on the log");
+    let mut child = Command::new(&binary.path)
+        .arg(conf)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(errors)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", binary.path.display()));
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("the child can be asked") {
+            return Err(format!("{}\n({status})", log_from(&log, from)));
+        }
+        if let Ok(mut conn) = Conn::open(port, 0, ProtocolVersion::RESP2).await
+            && conn.ask("PING").await.is_ok()
+        {
+            if conn.info("server", "process_id").await == Some(child.id().to_string()) {
+                return Ok(child);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err("not our server".to_owned());
+        }
+        if start.elapsed() > LIFE_DEADLINE {
+            let _ = child.kill();
+            let _ = child.wait();
+            let log = log_from(&log, from);
+            return Err(format!("{log}\n(no answer within {LIFE_DEADLINE:?})"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn log_from(path: &Path, from: u64) -> String {
+    let log = fs::read(path).unwrap_or_default();
+    let from = usize::try_from(from).unwrap_or(0);
+    String::from_utf8_lossy(log.get(from..).unwrap_or_default()).into_owned()
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// The program it is.
+    pub binary: &'static Binary,
+    /// Where it listens.
+    pub port: u16,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// A connection to db 0.
+    pub async fn connect(&self) -> Conn {
+        self.connect_to(0, ProtocolVersion::RESP2).await
+    }
+
+    /// A connection to another db.
+    pub async fn connect_db(&self, db: i64) -> Conn {
+        self.connect_to(db, ProtocolVersion::RESP2).await
+    }
+
+    /// A connection that speaks RESP3.
+    pub async fn connect_resp3(&self) -> Conn {
+        self.connect_to(0, ProtocolVersion::RESP3).await
+    }
+
+    async fn connect_to(&self, db: i64, protocol: ProtocolVersion) -> Conn {
+        match Conn::open(self.port, db, protocol).await {
+            Ok(conn) => conn,
+            Err(error) => panic!("{} takes no connection: {error}", self.binary.name),
+        }
+    }
+
+    /// The folder with its configuration, log and data.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its whole log, restarts included.
+    pub fn log(&self) -> String {
+        log_from(&self.dir.path().join("server.log"), 0)
+    }
+
+    /// Fails the test, with the log, when the server has ended.
+    pub fn assert_alive(&mut self) {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()?);
+        assert!(ended.is_none(), "{} ended: {ended:?}", self.binary.name);
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill_9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the server can be killed");
+            child.wait().expect("and has ended");
+        }
+    }
+
+    /// Ends it the orderly way; `how` is SAVE or NOSAVE.
+    pub fn shut_down(&mut self, how: &str) {
+        if let Some(child) = self.child.take() {
+            end(child, self.port, how);
+        }
+    }
+
+    /// Starts it again in the same folder, on the same port, with the
+    /// configuration as it lies there now (CONFIG REWRITE included).
+    pub async fn start_again(&mut self) {
+        self.kill_9();
+        let conf = self.dir.path().join("redis.conf");
+        match launch(self.binary, &conf, self.dir.path(), self.port).await {
+            Ok(child) => self.child = Some(child),
+            Err(log) => panic!("{} did not start again; its log:\n{log}", self.binary.name),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let died = match self.child.as_mut().map(Child::try_wait) {
+            Some(Ok(status)) => status,
+            _ => None,
+        };
+        if std::thread::panicking() || died.is_some() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+            eprintln!("--- log of {} on port {}", self.binary.name, self.port);
+            eprintln!("{}\n---", tail.join("\n"));
+        }
+        if died.is_none()
+            && let Some(child) = self.child.take()
+        {
+            end(child, self.port, "NOSAVE");
+        }
+        if let Some(status) = died
+            && !std::thread::panicking()
+        {
+            panic!("{} died during the test: {status}", self.binary.name);
+        }
+    }
+}
+
+/// SHUTDOWN first, the axe only after a deadline.
+fn end(mut child: Child, port: u16, how: &str) {
+    let deadline = if std::thread::panicking() {
+        Duration::from_secs(2)
+    } else {
+        LIFE_DEADLINE
+    };
+    if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+        let _ = stream.set_read_timeout(Some(deadline));
+        let _ = stream.write_all(format!("SHUTDOWN {how}\r\n").as_bytes());
+        let _ = stream.read(&mut [0; 256]);
+    }
+    let start = Instant::now();
+    while start.elapsed() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
