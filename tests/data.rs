@@ -297,12 +297,18 @@ pub fn append_only_commands(server: &Server) -> Vec<(i64, Vec<Vec<u8>>)> {
         bytes = fs::read(whole).expect("the append-only file");
     }
     let mut db = 0;
-    let mut commands = Vec::new();
+    let mut commands: Vec<(i64, Vec<Vec<u8>>)> = Vec::new();
     for command in parse_commands(&bytes) {
         if command[0].eq_ignore_ascii_case(b"SELECT") {
             db = String::from_utf8_lossy(&command[1])
                 .parse()
                 .expect("a db number");
+            // Where the database changes, Redis 8 says so inside the transaction.
+            if let Some((multi, words)) = commands.last_mut()
+                && words == &[b"MULTI".to_vec()]
+            {
+                *multi = db;
+            }
         } else {
             commands.push((db, command));
         }

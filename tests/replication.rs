@@ -500,8 +500,8 @@ async fn a_demoted_primary_stops_its_sweep() {
         conn.run(cmd!["REPLICAOF", "127.0.0.1", other.port]).await;
         wait_until_in_step(&other, &server).await;
         assert_same_data(&[&other, &server]).await;
-        let state = jobs::job(&mut conn, id).await.text("state");
-        assert!(state != "running" && state != "finished", "{state}");
+        let job = jobs::wait_until(&mut conn, id, "failed").await;
+        assert!(job.text("error").contains("no longer a primary"), "{job:?}");
         server.assert_alive();
     })
     .await;

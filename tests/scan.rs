@@ -225,11 +225,11 @@ async fn a_few_reply_lists_that_hold_all_the_memory_come_first() {
                 (0, -1, 1)
             );
             assert_eq!(first.text("type"), "list");
-            let unbound = |finding: &Fields| {
-                finding.text("class") == "reply_queue" && finding.text("detail").contains("10")
+            let told = |finding: &Fields| {
+                finding.text("code") == "reply_queues_without_ttl" && finding.int("keys") == 22
             };
             assert!(
-                scan.maps("findings").iter().any(unbound),
+                scan.maps("findings").iter().any(told),
                 "{:?}",
                 scan.get("findings")
             );

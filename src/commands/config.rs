@@ -1,7 +1,7 @@
 //! `HYGIENE.CONFIG GET glob [glob ...]` and `HYGIENE.CONFIG SET name value [name value ...]`
 
 use std::borrow::Cow;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use crate::core::args::quoted;
 use crate::core::glob::Glob;
@@ -19,6 +19,9 @@ impl Command for Config {
     const NAME: &'static CStr = c"hygiene.config";
     const FLAGS: &'static CStr = c"admin";
     const CATEGORIES: &'static CStr = c"slow admin dangerous";
+    const SUMMARY: &'static CStr = c"Shows or changes the module's settings";
+    const COMPLEXITY: &'static CStr = c"O(N), N being the number of settings";
+    const ARITY: c_int = -3;
 
     fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let Some((verb, rest)) = args.split_first() else {

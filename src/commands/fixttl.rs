@@ -1,6 +1,6 @@
 //! `HYGIENE.FIXTTL [TTL d] [JITTER p%] [FROMDONE] [MAXAGE d] [CLASS c ...] [MATCH glob] [DB n | ALLDBS] [LIMIT n] [DRYRUN] [ASYNC]`
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use super::{caller, database, once, unknown_option, user};
 use crate::core::args::{Args, percent, quoted};
@@ -134,6 +134,10 @@ impl Command for FixTtl {
     const NAME: &'static CStr = c"hygiene.fixttl";
     const FLAGS: &'static CStr = c"write admin";
     const CATEGORIES: &'static CStr = c"keyspace write slow admin dangerous";
+    const SUMMARY: &'static CStr =
+        c"Gives task results without TTL one and deletes finished ones that are too old";
+    const COMPLEXITY: &'static CStr = c"O(N) in slices, N being the number of keys";
+    const ARITY: c_int = -1;
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let options = match Options::parse(ctx, args) {

@@ -1,6 +1,6 @@
 //! `HYGIENE.JOBS` and `HYGIENE.CANCEL id`
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use crate::core::args::Args;
 use crate::core::reply::Reply;
@@ -15,6 +15,9 @@ impl Command for Jobs {
     const NAME: &'static CStr = c"hygiene.jobs";
     const FLAGS: &'static CStr = c"readonly";
     const CATEGORIES: &'static CStr = c"read slow";
+    const SUMMARY: &'static CStr = c"Lists scans and sweeps, running and finished";
+    const COMPLEXITY: &'static CStr = c"O(N), N being the number of jobs listed, at most 116";
+    const ARITY: c_int = 1;
 
     fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         if args.is_empty() {
@@ -32,6 +35,9 @@ impl Command for Cancel {
     const NAME: &'static CStr = c"hygiene.cancel";
     const FLAGS: &'static CStr = c"readonly admin";
     const CATEGORIES: &'static CStr = c"slow admin dangerous";
+    const SUMMARY: &'static CStr = c"Stops a scan or a sweep";
+    const COMPLEXITY: &'static CStr = c"O(1)";
+    const ARITY: c_int = 2;
 
     fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         if args.len() != 1 {

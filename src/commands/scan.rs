@@ -1,6 +1,6 @@
 //! `HYGIENE.SCAN [DB n | ALLDBS] [PREFIX p] [MATCH glob] [MEMORY EXACT|SAMPLE|OFF] [TOP n] [ASYNC]`
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use super::{caller, database, once, unknown_option, user};
 use crate::core::args::{Args, quoted};
@@ -83,6 +83,10 @@ impl Command for Scan {
     const NAME: &'static CStr = c"hygiene.scan";
     const FLAGS: &'static CStr = c"readonly";
     const CATEGORIES: &'static CStr = c"read slow dangerous";
+    const SUMMARY: &'static CStr =
+        c"Counts what lies in the databases by class, and says what is wrong";
+    const COMPLEXITY: &'static CStr = c"O(N) in slices, N being the number of keys";
+    const ARITY: c_int = -1;
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let options = match Options::parse(ctx, args) {

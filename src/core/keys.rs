@@ -154,6 +154,13 @@ impl Names {
         }
     }
 
+    /// The same names, looked for behind one more prefix.
+    #[must_use]
+    pub fn behind(mut self, prefix: Vec<u8>) -> Self {
+        self.prefixes.push(prefix);
+        self
+    }
+
     /// Whether the operator has put the key out of everything's reach.
     #[must_use]
     pub fn exempt(&self, name: &[u8]) -> bool {

@@ -30,17 +30,6 @@ pub enum Change {
     Delete,
 }
 
-/// When the task of a result finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finished {
-    /// At this Unix time in ms.
-    At(i64),
-    /// It has not: STARTED, RETRY, PROGRESS and the like.
-    NotYet,
-    /// No date can be read from what is stored.
-    Unreadable,
-}
-
 /// What a sweep does to each `task_result`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -63,13 +52,21 @@ impl Plan {
         self.max_age_ms > 0 || (self.basis == Basis::Done && ttl.is_none())
     }
 
-    /// Decides on one key. `draw` is any random number; it picks the TTL within
-    /// the jitter.
+    /// Decides on one key. `finished_ms` is when its task finished, Unix ms, where
+    /// that can be read; `draw` is any random number, it picks the TTL within the
+    /// jitter.
     ///
-    /// A date ahead of our clock is a young result, never an old one.
+    /// A date ahead of our clock is a young result, never an old one; without a
+    /// date nothing is deleted.
     #[must_use]
-    pub fn decide(&self, now_ms: i64, ttl: Ttl, finished: Finished, draw: u64) -> Option<Change> {
-        if let Finished::At(at) = finished {
+    pub fn decide(
+        &self,
+        now_ms: i64,
+        ttl: Ttl,
+        finished_ms: Option<i64>,
+        draw: u64,
+    ) -> Option<Change> {
+        if let Some(at) = finished_ms {
             let age = now_ms.saturating_sub(at);
             if self.max_age_ms > 0 && age > self.max_age_ms {
                 return Some(Change::Delete);
@@ -156,46 +153,40 @@ mod tests {
             (
                 "bare and young",
                 None,
-                Finished::At(NOW - HOUR),
+                Some(NOW - HOUR),
                 Some(Change::Stamp(HOUR)),
             ),
             (
                 "bare and old",
                 None,
-                Finished::At(NOW - 3 * HOUR),
+                Some(NOW - 3 * HOUR),
                 Some(Change::Delete),
             ),
             (
                 "exactly as old as allowed",
                 None,
-                Finished::At(NOW - 2 * HOUR),
+                Some(NOW - 2 * HOUR),
                 Some(Change::Stamp(HOUR)),
             ),
-            ("dated and young", Some(5), Finished::At(NOW), None),
+            ("dated and young", Some(5), Some(NOW), None),
             (
                 "dated and old",
                 Some(5),
-                Finished::At(NOW - 3 * HOUR),
+                Some(NOW - 3 * HOUR),
                 Some(Change::Delete),
             ),
-            ("running", None, Finished::NotYet, Some(Change::Stamp(HOUR))),
-            (
-                "unreadable",
-                None,
-                Finished::Unreadable,
-                Some(Change::Stamp(HOUR)),
-            ),
-            ("unreadable with TTL", Some(5), Finished::Unreadable, None),
+            ("undated", None, None, Some(Change::Stamp(HOUR))),
+            ("undated with TTL", Some(5), None, None),
             (
                 "a date ahead",
                 None,
-                Finished::At(NOW + 99 * HOUR),
+                Some(NOW + 99 * HOUR),
                 Some(Change::Stamp(HOUR)),
             ),
             (
                 "the earliest date",
                 None,
-                Finished::At(i64::MIN),
+                Some(i64::MIN),
                 Some(Change::Delete),
             ),
         ] {
@@ -211,11 +202,10 @@ mod tests {
             ..plan()
         };
         for (finished, expected) in [
-            (Finished::At(NOW - HOUR / 4), Change::Stamp(HOUR * 3 / 4)),
-            (Finished::At(NOW - HOUR), Change::Delete),
-            (Finished::At(NOW + HOUR), Change::Stamp(HOUR)),
-            (Finished::NotYet, Change::Stamp(HOUR)),
-            (Finished::Unreadable, Change::Stamp(HOUR)),
+            (Some(NOW - HOUR / 4), Change::Stamp(HOUR * 3 / 4)),
+            (Some(NOW - HOUR), Change::Delete),
+            (Some(NOW + HOUR), Change::Stamp(HOUR)),
+            (None, Change::Stamp(HOUR)),
         ] {
             assert_eq!(plan.decide(NOW, None, finished, 0), Some(expected));
         }
@@ -228,7 +218,7 @@ mod tests {
             ..plan()
         };
         assert_eq!(
-            plan.decide(NOW, None, Finished::At(0), 0),
+            plan.decide(NOW, None, Some(0), 0),
             Some(Change::Stamp(HOUR))
         );
         assert!(!plan.reads_dates(None));
@@ -267,11 +257,11 @@ mod tests {
             ..plan()
         };
         assert_eq!(
-            plan.decide(NOW, Some(HOUR), Finished::NotYet, 0),
+            plan.decide(NOW, Some(HOUR), None, 0),
             Some(Change::Cut(HOUR / 2))
         );
         assert_eq!(
-            plan.decide(NOW, None, Finished::NotYet, 0),
+            plan.decide(NOW, None, None, 0),
             Some(Change::Stamp(HOUR / 2))
         );
     }

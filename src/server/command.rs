@@ -31,6 +31,17 @@ impl From<Result<Reply, String>> for Outcome {
     }
 }
 
+/// The version of the module that brought the commands, for COMMAND DOCS.
+const SINCE: &CStr = c"0.1.0";
+
+/// The layout of the server's own description of a command that ours follows.
+static SIZES: raw::RedisModuleCommandInfoVersion = raw::RedisModuleCommandInfoVersion {
+    version: 1,
+    sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
+    sizeof_keyspec: size_of::<raw::RedisModuleCommandKeySpec>(),
+    sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
+};
+
 /// One command of the module.
 pub trait Command {
     /// Its name.
@@ -39,6 +50,12 @@ pub trait Command {
     const FLAGS: &'static CStr;
     /// The server's ACL categories for it, where a module may set them (7.2 and later).
     const CATEGORIES: &'static CStr;
+    /// What it is for, for COMMAND DOCS.
+    const SUMMARY: &'static CStr;
+    /// What it costs, for COMMAND DOCS.
+    const COMPLEXITY: &'static CStr;
+    /// The fewest and exactly as many words, the name among them: negative is at least.
+    const ARITY: c_int;
     /// Runs it; `args` are those behind the name.
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome;
 }
@@ -70,15 +87,14 @@ pub fn register<C: Command>(ctx: Ctx<'_>) -> Result<(), String> {
     if status != 0 {
         return Err(refused());
     }
-    categorise::<C>(ctx);
+    describe::<C>(ctx);
     Ok(())
 }
 
-fn categorise<C: Command>(ctx: Ctx<'_>) {
-    let (Some(look), Some(set)) = (
-        api!(RedisModule_GetCommand),
-        api!(RedisModule_SetCommandACLCategories),
-    ) else {
+/// Tells the server what COMMAND DOCS shows and which ACL categories the command
+/// is in, where it asks (7.0 and 7.2).
+fn describe<C: Command>(ctx: Ctx<'_>) {
+    let Some(look) = api!(RedisModule_GetCommand) else {
         return;
     };
     // SAFETY: the name ends in NUL and is one that was just registered.
@@ -86,6 +102,39 @@ fn categorise<C: Command>(ctx: Ctx<'_>) {
     if command.is_null() {
         return;
     }
+    document::<C>(command);
+    categorise::<C>(command);
+}
+
+fn document<C: Command>(command: *mut raw::RedisModuleCommand) {
+    let Some(set) = api!(RedisModule_SetCommandInfo) else {
+        return;
+    };
+    let info = raw::RedisModuleCommandInfo {
+        version: &raw const SIZES,
+        summary: C::SUMMARY.as_ptr(),
+        complexity: C::COMPLEXITY.as_ptr(),
+        since: SINCE.as_ptr(),
+        history: std::ptr::null_mut(),
+        tips: c"nondeterministic_output".as_ptr(),
+        arity: C::ARITY,
+        key_specs: std::ptr::null_mut(),
+        args: std::ptr::null_mut(),
+    };
+    // SAFETY: the command is ours; the texts end in NUL and, as the rest, are
+    // copied by the server.
+    if unsafe { set(command, &raw const info) } != 0 {
+        log::warning(&format!(
+            "{} has no documentation on this server",
+            C::NAME.to_string_lossy()
+        ));
+    }
+}
+
+fn categorise<C: Command>(command: *mut raw::RedisModuleCommand) {
+    let Some(set) = api!(RedisModule_SetCommandACLCategories) else {
+        return;
+    };
     // SAFETY: the command is ours and the categories end in NUL.
     if unsafe { set(command, C::CATEGORIES.as_ptr()) } != 0 {
         log::warning(&format!(

@@ -142,9 +142,9 @@ impl Server {
     pub fn differences(&self) -> String {
         let (major, minor, patch) = self.version;
         let stamps = if events::jobs_after_writes() {
-            "results are stamped in the unit that writes them"
+            "results are stamped in the same unit as the write"
         } else {
-            "results are stamped in the same turn of the event loop"
+            "results are stamped within the same event-loop turn"
         };
         let generic = if self.generic_events_are_safe() {
             "RENAME, COPY, MOVE and RESTORE too"

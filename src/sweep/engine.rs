@@ -247,7 +247,7 @@ impl Task for Slice {
                 let run = job.run;
                 let reply = guard(|| job.order.visitor.report(ctx, &run))
                     .ok_or_else(|| "internal fault, see the log".to_owned());
-                finish(job, "done", reply);
+                finish(job, "finished", reply);
             }
             Step::Failed(why) => {
                 let state = if job.stop.is_some() {
@@ -575,7 +575,7 @@ fn finished_reply(job: &Finished) -> Reply {
         ("scanned", Reply::count(job.run.scanned)),
         (
             "done_percent",
-            Reply::Int(if job.state == "done" { 100 } else { -1 }),
+            Reply::Int(if job.state == "finished" { 100 } else { -1 }),
         ),
         (name, result),
     ])

@@ -8,7 +8,7 @@ use super::{Cost, Kept, Run, Turn, Visitor, lists};
 use crate::core::celery::result;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
-use crate::core::policy::{Change, Finished, Plan, Ttl};
+use crate::core::policy::{Change, Plan, Ttl};
 use crate::core::reply::Reply;
 use crate::server::acl::{self, Right};
 use crate::server::scan::Found;
@@ -140,17 +140,13 @@ impl Fix {
             return Cost::default();
         }
         let ttl = ttl_of(&key);
-        let mut read = 0;
-        let finished = if self.order.plan.reads_dates(ttl) {
+        let (mut read, mut finished) = (0, None);
+        if self.order.plan.reads_dates(ttl) {
             read = key.len().min(result::MAX_PAYLOAD) as u64;
-            finished(&key)
-        } else {
-            Finished::NotYet
-        };
-        drop(key);
-        if finished == Finished::Unreadable {
-            self.counts.unreadable += 1;
+            finished = finished_ms(&key);
+            self.counts.unreadable += u64::from(finished.is_none());
         }
+        drop(key);
         let draw = self.draw();
         let mut cost = match self.order.plan.decide(turn.now_ms, ttl, finished, draw) {
             Some(change) => self.apply(turn, kept, change),
@@ -328,21 +324,16 @@ pub fn ttl_of(key: &key::Key<'_>) -> Ttl {
     }
 }
 
-/// When the task of a stored result finished. Reads no more than the payload
-/// bound, and notes what the result says of its task.
-pub fn finished(key: &key::Key<'_>) -> Finished {
+/// When the task of a stored result finished, Unix ms; `None` if it has not, or
+/// if no date can be read. Reads no more than the payload bound, and notes what
+/// the result says of its task.
+pub fn finished_ms(key: &key::Key<'_>) -> Option<i64> {
     if key.len() > result::MAX_PAYLOAD {
-        return Finished::Unreadable;
+        return None;
     }
-    let Some(Ok(stored)) = key.string().map(result::read) else {
-        return Finished::Unreadable;
-    };
+    let stored = result::read(key.string()?).ok()?;
     known::result(&stored);
-    match stored.finished_at_ms() {
-        Some(at) => Finished::At(at),
-        None if stored.status.is_some() && !stored.finished() => Finished::NotYet,
-        None => Finished::Unreadable,
-    }
+    stored.finished_at_ms()
 }
 
 fn used_memory(ctx: Ctx<'_>) -> u64 {

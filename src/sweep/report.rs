@@ -5,7 +5,6 @@ use std::rc::Rc;
 use super::{Cost, Kept, Run, Turn, Visitor, fix, lists};
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
-use crate::core::policy::Finished;
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
 use crate::core::tally::{Seen, Tally};
@@ -27,7 +26,7 @@ pub enum Memory {
 
 /// What a scan is to show.
 pub struct ScanOrder {
-    /// Only names that begin so.
+    /// Only names that begin so; classes are seen behind it.
     pub prefix: Vec<u8>,
     /// Only keys of this name.
     pub pattern: Option<Glob>,
@@ -49,6 +48,11 @@ pub struct Report {
 impl Report {
     /// A visitor under the settings in force now.
     pub fn new(order: ScanOrder, names: Rc<Names>, settings: Rc<Settings>) -> Self {
+        let names = if order.prefix.is_empty() {
+            names
+        } else {
+            Rc::new(Names::clone(&names).behind(order.prefix.clone()))
+        };
         Self {
             tally: Tally::new(order.top, settings.max_ttl_ms),
             order,
@@ -103,9 +107,7 @@ impl Visitor for Report {
             (Class::TaskResult, _) => {
                 if let Some(key) = key::Key::read(turn.ctx, &kept.name) {
                     cost.bytes += kept.len;
-                    if let Finished::At(at) = fix::finished(&key) {
-                        since_ms = Some(at);
-                    }
+                    since_ms = fix::finished_ms(&key);
                 }
             }
             (Class::Unacked, KeyType::Zset) => since_ms = lowest_score_ms(turn, &kept),
