@@ -562,7 +562,9 @@ async fn answers_maps_to_resp3_and_flat_arrays_to_resp2() {
         let flat = old.value("HYGIENE.FIXTTL DRYRUN").await;
         let map = new.value("HYGIENE.FIXTTL DRYRUN").await;
         assert!(matches!(flat, redis::Value::Array(_)), "{flat:?}");
-        assert!(matches!(map, redis::Value::Map(_)), "{map:?}");
+        // Redis 6.2 gives modules no way to answer a map.
+        let mapped = matches!(map, redis::Value::Map(_));
+        assert_eq!(mapped, binary.is_7_0_or_newer(), "{map:?}");
         let (flat, map) = (Fields::of(&flat), Fields::of(&map));
         assert_eq!(flat.names(), map.names());
         assert_eq!(flat.ints(FIGURES), map.ints(FIGURES));
@@ -587,12 +589,12 @@ async fn async_gives_a_job_that_is_seen_to_finish() {
         let mut conn = server.connect().await;
         seed_results(&mut conn, "s", 1000).await;
         let first = jobs::start(&mut conn, "HYGIENE.FIXTTL ASYNC").await;
-        let seen = jobs::wait_until(&mut conn, first, "finished").await;
+        let seen = jobs::wait_until(&mut conn, first, "done").await;
         assert_eq!(seen.int("done_percent"), 100);
         assert!(conn.ttl(result_key("s999")).await > 0);
         let second = jobs::start(&mut conn, "HYGIENE.FIXTTL DRYRUN ASYNC").await;
         assert_ne!(first, second);
-        jobs::wait_until(&mut conn, second, "finished").await;
+        jobs::wait_until(&mut conn, second, "done").await;
     })
     .await;
 }
@@ -651,11 +653,11 @@ async fn where_a_client_may_not_wait_it_is_refused_unless_async() {
         }
         let answers = list(&conn.value("EXEC").await);
         let id = jobs::job_id(&answers[0]);
-        jobs::wait_until(&mut conn, id, "finished").await;
+        jobs::wait_until(&mut conn, id, "done").await;
 
         let script = "return redis.call('HYGIENE.FIXTTL', 'ASYNC')";
         let id = jobs::start(&mut conn, cmd!["EVAL", script, 0]).await;
-        jobs::wait_until(&mut conn, id, "finished").await;
+        jobs::wait_until(&mut conn, id, "done").await;
         assert!(conn.ttl(result_key("s1")).await > 0);
     })
     .await;
