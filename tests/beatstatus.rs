@@ -147,7 +147,7 @@ async fn beat_alive_and_nobody_reads_its_queue() {
             if verdict == "queue_not_consumed" && seen.text("reason").contains("default") {
                 let stuck = queue(&seen, "default");
                 assert_eq!(stuck.int("length"), 1128);
-                assert_eq!(seen.map("workers").int("live"), 1);
+                assert!(seen.map("workers").int("live") >= 1, "{seen:?}");
                 Ok(())
             } else {
                 Err(format!("{seen:?}"))
@@ -258,10 +258,10 @@ const REDBEAT: &[Redbeat] = &[
 #[tokio::test]
 async fn redbeats_lock_and_schedule_are_read_for_what_they_prove() {
     on_every_server(async |binary| {
-        let server = Setup::on(binary).start().await;
-        let mut conn = server.connect().await;
         for row in REDBEAT {
-            conn.run("FLUSHALL").await;
+            // A fresh server each: what was seen before must not count.
+            let server = Setup::on(binary).start().await;
+            let mut conn = server.connect().await;
             let clock = Clock::of(&mut conn).await;
             conn.pipe((row.load)(clock)).await;
             let seen = status(&mut conn).await;
