@@ -8,35 +8,18 @@ what the caller asks for differ from what an operator installs.
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import redis
 
+from processes import Failure, end, spawn, wait_for
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = Path(os.environ.get("MODULE", ROOT / "target/release/libredis_hygiene.so")).resolve()
 SERVER = os.environ.get("REDIS_SERVER", "redis-server")
-DEADLINE_S = 20
-
-
-class Failure(Exception):
-    """Something is not as told; the text says what."""
-
-
-def wait_for(what, condition, deadline_s=DEADLINE_S, every_s=0.1):
-    """Waits until `condition` returns something true and returns that."""
-    end = time.monotonic() + deadline_s
-    last = None
-    while time.monotonic() < end:
-        last = condition()
-        if last:
-            return last
-        time.sleep(every_s)
-    raise Failure(f"no {what} after {deadline_s} s; last seen: {last!r}")
 
 
 def server_version():
@@ -69,12 +52,17 @@ def configuration(settings, module=True):
         return "\n".join(lines) + "\n"
     if server_version() < (7, 0, 0):
         # Only what differs from the defaults, which the file repeats.
-        pairs = " ".join(f"{name} {value}" for name, value in settings.items())
+        pairs = " ".join(f"{name} {quoted(value)}" for name, value in settings.items())
         lines.append(f"loadmodule {MODULE} {pairs}".rstrip())
     else:
         lines.append(f"loadmodule {MODULE}")
-        lines += [f"hygiene.{name} {value}" for name, value in ours.items()]
+        lines += [f"hygiene.{name} {quoted(value)}" for name, value in ours.items()]
     return "\n".join(lines) + "\n"
+
+
+def quoted(value):
+    value = str(value)
+    return f'"{value}"' if " " in value else value
 
 
 def free_port():
@@ -117,15 +105,8 @@ class LocalRedis:
                 shutil.copy(source, self.dir / name)
 
     def start(self):
-        # A session of its own, so that a Ctrl-C ends the script first and the
-        # server in its `finally`.
-        self.process = subprocess.Popen(
-            [SERVER, str(self.dir / "redis.conf"), *self.options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.dir / "stderr").open("w"),
-            start_new_session=True,
-        )
+        command = [SERVER, str(self.dir / "redis.conf"), *self.options]
+        self.process = spawn(command, self.dir / "stderr")
         try:
             wait_for(f"answer from the {self.name} server", self._answers)
         except Failure as failure:
@@ -163,7 +144,7 @@ class LocalRedis:
 
     def stop(self, keep=False):
         if self.process is not None and self.process.poll() is None:
-            end_group(self.process)
+            end(self.process)
         self.process = None
         if not keep:
             shutil.rmtree(self.dir, ignore_errors=True)
@@ -173,26 +154,3 @@ class LocalRedis:
 
     def __exit__(self, *_):
         self.stop()
-
-
-def end_group(process, grace_s=10):
-    """Ends a process and all it started: TERM first, KILL after the grace."""
-    for how, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5)):
-        if how is signal.SIGTERM:
-            process.terminate()
-        else:
-            kill_group(process)
-        try:
-            process.wait(patience_s)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    # What a main process leaves behind when it ends (a worker's pool).
-    kill_group(process)
-
-
-def kill_group(process):
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
