@@ -1,5 +1,6 @@
 """Starting, awaiting and ending processes, none of which may be left behind."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -55,19 +56,15 @@ def end(process, grace_s=15):
     """TERM to the process, and KILL to all that remains of its session."""
     if process.poll() is None:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
     kill(process)
 
 
 def kill(process):
     """KILL to the process and what it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(5)
 
 

@@ -4,7 +4,7 @@
 #
 # Usage: tests/all.sh [CHECK ...]        (default: all)
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 module=${MODULE:-target/release/libredis_hygiene.so}
 newest=target/venv/celery-5.7
