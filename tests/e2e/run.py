@@ -118,12 +118,13 @@ class Meanwhile(threading.Thread):
         self.stopped = threading.Event()
         self.error = None
         self.runs = 0
+        self.stamped = 0
         self.helpers = set()
 
     def run(self):
         try:
             while not self.stopped.wait(0.3):
-                self.client.execute_command("HYGIENE.FIXTTL")
+                self.stamped += self.client.execute_command("HYGIENE.FIXTTL")["stamped"]
                 self.runs += 1
                 for key in self.client.scan_iter("celery-taskset-meta-*", count=1000):
                     # Celery's own claim (.c, since 5.7) always has a TTL.
@@ -151,6 +152,7 @@ def two_thousand_tasks_leave_no_immortal_result(start):
         "replica in sync",
         lambda: replica.client().info("replication").get("master_link_status") == "up",
     )
+    begun = time.monotonic()
     with worker("worker", ENVIRONMENT, primary.url, primary.dir):
         with Meanwhile(primary) as meanwhile:
             sent = json.loads(run_client([HERE / "load.py"], primary.url))
@@ -159,13 +161,23 @@ def two_thousand_tasks_leave_no_immortal_result(start):
         check("every chord and group has its answer", not sent["wrong"], sent["wrong"])
         check("2,000 tasks were sent", len(set(sent["tasks"])) == 2000, len(set(sent["tasks"])))
         check("FIXTTL ran meanwhile", meanwhile.runs > 3, meanwhile.runs)
+        # Else FIXTTL would hide that the hook does nothing. Before 7.2 the hook acts
+        # at the end of the event loop's turn, and a slice may fall just before it.
+        most = 0 if server_version() >= (7, 2, 0) else 20
+        check(
+            f"FIXTTL had {most} results to stamp at most",
+            meanwhile.stamped <= most,
+            meanwhile.stamped,
+        )
         check("chord helpers were seen meanwhile", meanwhile.helpers)
         wait_for("quiet worker", lambda: client.zcard("unacked_index") == 0)
 
     ttls = reading.result_ttls(client)
     told = {f"celery-task-meta-{task}" for task in sent["tasks"]}
     check("each task has its result, and there is no other", set(ttls) == told, len(ttls))
-    wrong = {key: ttl for key, ttl in ttls.items() if not TTL_S - 300 < ttl <= TTL_S}
+    # The few that FIXTTL may have met first have up to a tenth less.
+    low = TTL_S * 0.9 - (time.monotonic() - begun)
+    wrong = {key: ttl for key, ttl in ttls.items() if not low < ttl <= TTL_S}
     check("each result has the default TTL", not wrong, sorted(wrong.items())[:5])
     left = [key for key in client.scan_iter("celery-taskset-meta-*") if not key.endswith(".c")]
     saved = f"celery-taskset-meta-{sent['group']}"
