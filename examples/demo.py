@@ -17,6 +17,7 @@ from pathlib import Path
 
 import incident
 import reading
+import redis
 from local_redis import MODULE, ROOT, LocalRedis, server_version
 from processes import EXAMPLES, Failure, exit_on_sigterm, wait_for, worker
 
@@ -70,8 +71,12 @@ def table(rows, right=()):
 
 
 def command(client, *words):
-    print(f"   127.0.0.1> {' '.join(str(word) for word in words)}\n")
-    return client.execute_command(*words)
+    line = " ".join(str(word) for word in words)
+    print(f"   127.0.0.1> {line}\n")
+    try:
+        return reading.as_map(client.execute_command(*words))
+    except redis.RedisError as error:
+        raise Failure(f"{line}: {error}") from None
 
 
 def fields(reply, *names):
@@ -154,7 +159,8 @@ def show_scan(client, before):
         + [(name, c["keys"], c["no_ttl"], c["bytes"]) for name, c in classes.items()],
         right={1, 2, 3},
     )
-    for finding in scan["findings"]:
+    findings = [reading.as_map(finding) for finding in scan["findings"]]
+    for finding in findings:
         say(f"[{finding['severity']}] {finding['code']}: {finding['detail']}")
         say(f"    -> {finding['advice']}")
     print()
@@ -166,25 +172,28 @@ def show_scan(client, before):
                            ("chord", 2), ("binding", 1)):  # fmt: skip
         found = classes.get(name, {}).get("keys", 0)
         expect(f"SCAN finds {at_least} {name} keys or more", found >= at_least, found)
-    told = [f for f in scan["findings"] if f["class"] == "task_result"]
-    expect("SCAN has a finding on task_result", told, scan["findings"])
+    told = [f for f in findings if f["class"] == "task_result"]
+    expect("SCAN has a finding on task_result", told, findings)
 
 
 def show_beatstatus(client):
     step("Does periodic work happen? HYGIENE.BEATSTATUS")
     status = command(client, "HYGIENE.BEATSTATUS")
+    publisher, workers, unacked = (
+        reading.as_map(status[part]) for part in ("publisher", "workers", "unacked")
+    )
     say(f"verdict    {status['verdict']}")
     say(f"reason     {status['reason']}")
-    say(f"publisher  {status['publisher']['state']} ({status['publisher']['certainty']})")
-    say(f"workers    {status['workers']['live']} live, bound {status['workers']['bound']}")
-    say(f"unacked    {status['unacked']['count']}, of these stuck {status['unacked']['stuck']}")
+    say(f"publisher  {publisher['state']} ({publisher['certainty']})")
+    say(f"workers    {workers['live']} live, bound: {', '.join(workers['bound'])}")
+    say(f"unacked    {unacked['count']}, of these stuck: {unacked['stuck']}")
     print()
     say("Beat's absence is not why the results have no TTL: Celery leaves expiry to")
     say("Redis, and result_expires=None tells it to set none. Two faults, not one.")
     expect_equal("BEATSTATUS's verdict", status["verdict"], "beat_silent")
-    expect_equal("BEATSTATUS's live workers", status["workers"]["live"], 1)
-    expect_equal("BEATSTATUS's unacked count", status["unacked"]["count"], 3)
-    expect_equal("BEATSTATUS's stuck", status["unacked"]["stuck"], 0)
+    expect_equal("BEATSTATUS's live workers", workers["live"], 1)
+    expect_equal("BEATSTATUS's unacked count", unacked["count"], 3)
+    expect_equal("BEATSTATUS's stuck", unacked["stuck"], 0)
     expect("BEATSTATUS has a redbeat part", "redbeat" in status, sorted(status))
 
 

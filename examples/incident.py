@@ -57,7 +57,7 @@ UNDATED = (
     ("STARTED, its worker killed", 200),
     ("pickle, not to be opened", 300),
 )
-# A client that does set a TTL: nothing to do.
+# A client that does set a TTL, and nothing older than max-age: nothing to do.
 WITH_TTL = ("result_expires left at one day", 250)
 
 # The same share of failures and revocations in each.
@@ -91,7 +91,7 @@ def results(now):
         yield pickled, "undated", name, pickle.dumps(value, protocol=4), None
     what, count = WITH_TTL
     for _ in range(count):
-        name, value = named(result("SUCCESS", date_done=local_offset(now - 4 * HOUR)))
+        name, value = named(result("SUCCESS", date_done=local_offset(now - 30 * MINUTE)))
         yield what, "kept", name, json.dumps(value), 86400
 
 

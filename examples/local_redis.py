@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import redis
-
 from processes import Failure, end, spawn, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,11 +3,17 @@
 from collections import Counter
 
 
+def as_map(reply):
+    """A map as a dict. A server before 7.0 lets no module send a map: there it
+    comes flat, name after name with its value, whatever the protocol."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2]))
+
+
 def by_name(entries, field):
-    """A list of named entries, or a map by name, as a dict by name."""
-    if isinstance(entries, dict):
-        return entries
-    return {entry[field]: entry for entry in entries}
+    """A map of named entries, or a list of entries with a name, as a dict."""
+    if isinstance(entries, dict) or (entries and isinstance(entries[0], str)):
+        return {name: as_map(entry) for name, entry in as_map(entries).items()}
+    return {entry[field]: entry for entry in map(as_map, entries)}
 
 
 def result_ttls(client):

@@ -13,7 +13,8 @@ format() { cargo fmt --check; }
 clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 layers() { tests/layers.sh; }
 build() { cargo build --locked --release; }
-servers() { tests/servers.sh; }
+# It fetches with pip, which Debian's own Python has only inside an environment.
+servers() { PATH=$PWD/$newest/bin:$PATH tests/servers.sh; }
 cargo_test() { cargo test --locked; }
 # One driver, in the newest environment; Celery itself runs in the named one.
 e2e() { MODULE=$module "$newest/bin/python" tests/e2e/run.py "target/venv/celery-$1"; }
