@@ -3,22 +3,34 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::server::context::now_ms;
-use crate::server::{Ctx, Str, key};
+use crate::server::{Ctx, Str, call, key};
 
 /// Set while a stamp of ours raises its own `expire` event.
 static STAMPING: AtomicBool = AtomicBool::new(false);
+
+/// Whether clients can hear events, and so of our stamps.
+static HEARD: AtomicBool = AtomicBool::new(true);
 
 /// Whether the event that is being heard comes from a stamp of ours.
 pub fn stamping() -> bool {
     STAMPING.load(Relaxed)
 }
 
+/// Looks whether `notify-keyspace-events` lets anybody hear of our stamps. Asked a
+/// few times a second, since an event that nobody hears costs as much as a look-up.
+pub fn look_for_listeners(ctx: Ctx<'_>) {
+    let reply = call::read(ctx, c"CONFIG", &[b"GET", b"notify-keyspace-events"]);
+    let silent = reply.array().get(1).and_then(call::Value::str) == Some(b"");
+    HEARD.store(!silent, Relaxed);
+}
+
 /// Gives the key a TTL in ms from now, on replicas and in the AOF too. In a
 /// cluster it goes by the server's own command, which refuses slots that are not
 /// ours yet.
 pub fn give_ttl(ctx: Ctx<'_>, name: &Str, ttl_ms: i64, cluster: bool) -> bool {
+    let at_ms = now_ms().saturating_add(ttl_ms);
     STAMPING.store(true, Relaxed);
-    let done = key::expire_at(ctx, name, now_ms().saturating_add(ttl_ms), cluster);
+    let done = key::expire_at(ctx, name, at_ms, cluster, HEARD.load(Relaxed));
     STAMPING.store(false, Relaxed);
     done
 }

@@ -79,6 +79,7 @@ impl OnTurn for Life {
     fn turn(ctx: Ctx<'_>, turn: Turn) {
         match turn {
             Turn::Cron => {
+                keyspace::look_for_listeners(ctx);
                 hook::settle(ctx);
                 background::round(ctx);
             }

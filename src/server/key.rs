@@ -13,6 +13,10 @@ const WRITE: i32 = 2;
 /// before 7.2 know only the first of the two bits and ignore the other.
 const QUIETLY: i32 = (1 << 16) | (1 << 18);
 
+/// The longest string, in bytes, that a server keeps in one piece with its object:
+/// 44 in Redis to 8.2, up to what is left of 128 in Valkey 9 (object.c).
+const LONGEST_EMBEDDED: usize = 128;
+
 /// A key's remaining life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
@@ -121,8 +125,18 @@ impl<'a> Key<'a> {
         (status == 0 && idle >= 0).then_some(idle)
     }
 
-    /// A string's bytes, without a copy. Not inside a scan's callback: a short
-    /// string may be moved to be read.
+    /// A string's bytes, without a copy, and without moving it: `None` if it is so
+    /// short that the server may keep it beside its key and would have to. This is
+    /// what a scan's callback may ask.
+    #[must_use]
+    pub fn long_string(&self) -> Option<&[u8]> {
+        (self.len() > LONGEST_EMBEDDED)
+            .then(|| self.string())
+            .flatten()
+    }
+
+    /// A string's bytes, without a copy. A short one may be moved to be read: not
+    /// inside a scan's callback.
     #[must_use]
     pub fn string(&self) -> Option<&[u8]> {
         if self.kind() != Some(KeyType::String) {
@@ -165,12 +179,13 @@ impl Drop for Key<'_> {
 
 /// Gives the key an expiry at a Unix time in ms, for replicas and AOF too, in
 /// that order: whatever was written before in this callback goes out before.
-/// `false` if there is no such key or the server refuses.
+/// `false` if there is no such key or the server refuses. With `heard` it raises
+/// the event that EXPIRE raises, which the low-level call does not.
 ///
 /// `through_server` goes by the PEXPIREAT command, which in a cluster refuses a
 /// slot that is not ours yet; the direct way is about a third cheaper and leaves
 /// the key's idle time alone.
-pub fn expire_at(ctx: Ctx<'_>, name: &Str, at_ms: i64, through_server: bool) -> bool {
+pub fn expire_at(ctx: Ctx<'_>, name: &Str, at_ms: i64, through_server: bool, heard: bool) -> bool {
     if !through_server {
         let Some(key) = Key::write(ctx, name) else {
             return false;
@@ -178,7 +193,9 @@ pub fn expire_at(ctx: Ctx<'_>, name: &Str, at_ms: i64, through_server: bool) -> 
         if key.expire_at(at_ms) {
             drop(key);
             replicate_expiry(ctx, name, at_ms);
-            notify_expire(ctx, name);
+            if heard {
+                notify_expire(ctx, name);
+            }
             return true;
         }
     }
@@ -207,7 +224,6 @@ fn replicate_expiry(ctx: Ctx<'_>, name: &Str, at_ms: i64) {
     }
 }
 
-/// The event that EXPIRE raises, for those who listen; the low-level call raises none.
 fn notify_expire(ctx: Ctx<'_>, name: &Str) {
     const GENERIC: i32 = 1 << 2;
     let Some(notify) = api!(RedisModule_NotifyKeyspaceEvent) else {

@@ -31,6 +31,9 @@ const KEYS_PER_CLOCK: u32 = 8;
 /// Bytes read after which the clock is looked at before the next key.
 const BYTES_PER_CLOCK: u64 = 4_096;
 
+/// The most of one value that a look at it can cost, in bytes.
+const READ_AT_ONCE: usize = crate::core::celery::result::MAX_PAYLOAD;
+
 /// How long a job that may not go on now rests, in ms.
 const REST_MS: u64 = 50;
 
@@ -386,6 +389,10 @@ impl Job {
         if self.expected.is_none() {
             self.expected = Some(keys_in(ctx, self.order.scope));
         }
+        // What was decided before this slice is decided again.
+        for kept in &mut self.pending {
+            kept.decided = None;
+        }
         let turn = Turn {
             ctx,
             now_ms: now_ms(),
@@ -411,7 +418,7 @@ impl Job {
                 let cost = self.order.visitor.handle(turn, kept);
                 spent.writes += cost.writes;
                 bytes += cost.bytes;
-            } else if !self.scan(turn.ctx) {
+            } else if !self.scan(turn, &mut bytes) {
                 return Step::Done;
             }
             looks += 1;
@@ -432,10 +439,10 @@ impl Job {
 
     /// Takes the next bucket of keys in; nothing of the one before is pending then.
     /// `false` at the end of the last database.
-    fn scan(&mut self, ctx: Ctx<'_>) -> bool {
+    fn scan(&mut self, turn: &Turn<'_>, bytes: &mut u64) -> bool {
         if self.db_done {
             self.db_done = false;
-            if !self.next_db(ctx) {
+            if !self.next_db(turn.ctx) {
                 return false;
             }
         }
@@ -447,9 +454,10 @@ impl Job {
         };
         let (visitor, pending, db) = (&mut self.order.visitor, &mut self.pending, self.db);
         let mut shown = 0;
-        let more = cursor.step(ctx, |found| {
+        let more = cursor.step(turn.ctx, |found| {
             shown += 1;
-            pending.extend(visitor.sift(&found, db));
+            *bytes += found.key().len().min(READ_AT_ONCE) as u64;
+            pending.extend(visitor.sift(&found, db, turn.now_ms));
         });
         self.run.scanned += shown;
         if !more {

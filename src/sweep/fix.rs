@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Cost, Kept, Run, Turn, Visitor, lists};
+use super::{Cost, Decided, Kept, Run, Turn, Visitor, lists};
 use crate::core::celery::result;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
@@ -131,7 +131,35 @@ impl Fix {
         cost
     }
 
+    /// What a result is due; `None` if its value cannot be read inside the scan.
+    fn decide(&mut self, key: &key::Key<'_>, now_ms: i64, inside_scan: bool) -> Option<Decided> {
+        let ttl = ttl_of(key);
+        let mut decided = Decided::default();
+        let mut finished = None;
+        if self.order.plan.reads_dates(ttl) {
+            finished = date(key, inside_scan)?;
+            decided.undated = finished.is_none();
+        }
+        let draw = self.draw();
+        decided.change = self.order.plan.decide(now_ms, ttl, finished, draw);
+        Some(decided)
+    }
+
+    fn settle(&mut self, turn: Option<(&Turn<'_>, &Kept)>, decided: Decided) -> Cost {
+        self.counts.unreadable += u64::from(decided.undated);
+        match (decided.change, turn) {
+            (Some(change), Some((turn, kept))) => self.apply(turn, kept, change),
+            _ => {
+                self.counts.already_had_ttl += 1;
+                Cost::default()
+            }
+        }
+    }
+
     fn handle_result(&mut self, turn: &Turn<'_>, kept: &Kept) -> Cost {
+        if let Some(decided) = kept.decided {
+            return self.settle(Some((turn, kept)), decided);
+        }
         // The key may have changed since the scan saw it.
         let Some(key) = key::Key::read(turn.ctx, &kept.name) else {
             return Cost::default();
@@ -139,23 +167,11 @@ impl Fix {
         if key.kind() != Some(KeyType::String) {
             return Cost::default();
         }
-        let ttl = ttl_of(&key);
-        let (mut read, mut finished) = (0, None);
-        if self.order.plan.reads_dates(ttl) {
-            read = key.len().min(result::MAX_PAYLOAD) as u64;
-            finished = finished_ms(&key);
-            self.counts.unreadable += u64::from(finished.is_none());
-        }
+        let bytes = key.len().min(result::MAX_PAYLOAD) as u64;
+        let decided = self.decide(&key, turn.now_ms, false).unwrap_or_default();
         drop(key);
-        let draw = self.draw();
-        let mut cost = match self.order.plan.decide(turn.now_ms, ttl, finished, draw) {
-            Some(change) => self.apply(turn, kept, change),
-            None => {
-                self.counts.already_had_ttl += 1;
-                Cost::default()
-            }
-        };
-        cost.bytes += read;
+        let mut cost = self.settle(Some((turn, kept)), decided);
+        cost.bytes += bytes;
         cost
     }
 
@@ -207,7 +223,7 @@ impl Fix {
 }
 
 impl Visitor for Fix {
-    fn sift(&mut self, found: &Found<'_>, db: i32) -> Option<Kept> {
+    fn sift(&mut self, found: &Found<'_>, db: i32, now_ms: i64) -> Option<Kept> {
         let name = found.name();
         let kind = found.key().kind()?;
         let class = self.names.class(name, kind);
@@ -232,13 +248,18 @@ impl Visitor for Fix {
             self.counts.kept_exempt += 1;
             return None;
         }
+        if class == Class::TaskResult {
+            let decided = self.decide(found.key(), now_ms, true);
+            if let Some(decided @ Decided { change: None, .. }) = decided {
+                self.settle(None, decided);
+                return None;
+            }
+            let mut kept = Kept::new(found, db, class, kind, None)?;
+            kept.decided = decided;
+            return Some(kept);
+        }
         let ttl = ttl_of(found.key());
-        let plan = &self.order.plan;
-        let settled = ttl.is_some_and(|ms| {
-            let too_long = plan.max_ttl_ms > 0 && ms > plan.max_ttl_ms;
-            class != Class::TaskResult || !(plan.reads_dates(ttl) || too_long)
-        });
-        if settled {
+        if ttl.is_some() {
             self.counts.already_had_ttl += 1;
             return None;
         }
@@ -324,16 +345,32 @@ pub fn ttl_of(key: &key::Key<'_>) -> Ttl {
     }
 }
 
-/// When the task of a stored result finished, Unix ms; `None` if it has not, or
-/// if no date can be read. Reads no more than the payload bound, and notes what
-/// the result says of its task.
-pub fn finished_ms(key: &key::Key<'_>) -> Option<i64> {
-    if key.len() > result::MAX_PAYLOAD {
-        return None;
+/// The shortest value that can hold a date: `{"date_done":"2026-11-25T03:43:28"}`.
+const SHORTEST_DATED: usize = 35;
+
+/// When the task of a stored result finished, Unix ms: `Some(None)` if it has not or
+/// no date can be read. Reads no more than the payload bound, and notes what the
+/// result says of its task. `None` if the value cannot be read inside a scan.
+#[allow(clippy::option_option, reason = "not yet read is not undated")]
+fn date(key: &key::Key<'_>, inside_scan: bool) -> Option<Option<i64>> {
+    if !(SHORTEST_DATED..=result::MAX_PAYLOAD).contains(&key.len()) {
+        return Some(None);
     }
-    let stored = result::read(key.string()?).ok()?;
+    let value = if inside_scan {
+        key.long_string()?
+    } else {
+        key.string().unwrap_or_default()
+    };
+    let Ok(stored) = result::read(value) else {
+        return Some(None);
+    };
     known::result(&stored);
-    stored.finished_at_ms()
+    Some(stored.finished_at_ms())
+}
+
+/// When the task of a stored result finished, Unix ms, where that can be read.
+pub fn finished_ms(key: &key::Key<'_>) -> Option<i64> {
+    date(key, false).flatten()
 }
 
 fn used_memory(ctx: Ctx<'_>) -> u64 {

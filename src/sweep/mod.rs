@@ -14,7 +14,7 @@ pub mod report;
 use std::collections::VecDeque;
 
 use crate::core::keys::{Class, KeyType};
-use crate::core::policy::Ttl;
+use crate::core::policy::{Change, Ttl};
 use crate::core::reply::Reply;
 use crate::server::acl::User;
 use crate::server::command::Waiting;
@@ -35,6 +35,18 @@ pub struct Kept {
     pub ttl: Ttl,
     /// Bytes of a string, elements of anything else.
     pub len: u64,
+    /// What was decided when the scan showed it. It holds for the slice it was
+    /// decided in: until that is over nobody else can change the key.
+    pub decided: Option<Decided>,
+}
+
+/// What a result is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// The change, if there is one.
+    pub change: Option<Change>,
+    /// Its value was to be read and holds no date.
+    pub undated: bool,
 }
 
 impl Kept {
@@ -47,6 +59,7 @@ impl Kept {
             kind,
             ttl,
             len: found.key().len() as u64,
+            decided: None,
         })
     }
 }
@@ -75,7 +88,7 @@ pub struct Turn<'a> {
 /// What a pass is for.
 pub trait Visitor {
     /// Looks at a key inside the scan's callback and keeps it if more is to be done.
-    fn sift(&mut self, found: &Found<'_>, db: i32) -> Option<Kept>;
+    fn sift(&mut self, found: &Found<'_>, db: i32, now_ms: i64) -> Option<Kept>;
     /// Does the rest.
     fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost;
     /// Whether it writes: then it runs on a primary only, one at a time, and rests

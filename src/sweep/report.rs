@@ -72,7 +72,7 @@ impl Report {
 }
 
 impl Visitor for Report {
-    fn sift(&mut self, found: &Found<'_>, db: i32) -> Option<Kept> {
+    fn sift(&mut self, found: &Found<'_>, db: i32, _now_ms: i64) -> Option<Kept> {
         let name = found.name();
         if !name.starts_with(&self.order.prefix)
             || self
