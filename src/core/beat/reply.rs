@@ -118,11 +118,8 @@ fn redbeat(part: &RedBeatPart) -> Reply {
         ("lock", hold(part.lock)),
         ("lock_ttl_ms", ttl(part.lock)),
         ("entries", Reply::count(part.entries)),
-        ("overdue_entries", Reply::count(part.overdue)),
-        (
-            "entries_without_definition",
-            Reply::count(part.without_definition),
-        ),
+        ("overdue", Reply::count(part.overdue)),
+        ("without_definition", Reply::count(part.without_definition)),
     ])
 }
 

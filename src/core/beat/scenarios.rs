@@ -102,10 +102,14 @@ fn finish(task: &str, ago: i64, status: &str) -> Finish {
 }
 
 pub fn workers(live: Option<u64>, blocked: Option<u64>) -> Workers {
+    let crowd = live.zip(blocked).map(|(live, blocked)| Crowd {
+        subscribers: live,
+        consumers: live.max(blocked),
+        blocked,
+    });
     Workers {
-        live,
+        crowds: crowd.map(|crowd| [(0, crowd)].into()),
         bound: Vec::new(),
-        blocked_consumers: blocked,
     }
 }
 
