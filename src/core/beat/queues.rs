@@ -51,6 +51,10 @@ pub fn workers(evidence: &Evidence, known: &Known, queues: &[QueuePart]) -> Opti
     let seen =
         format!("no worker listens on the control channel and none waits for messages{bound}");
     let advice = "start the workers, or look why they cannot reach this server".to_owned();
+    if waiting == 0 && !evidence.celery_seen {
+        // No broker here: its workers are somewhere else, if there are any.
+        return None;
+    }
     if waiting == 0 {
         return Some(Finding {
             code: Code::NoWorkerSeen,
@@ -65,8 +69,9 @@ pub fn workers(evidence: &Evidence, known: &Known, queues: &[QueuePart]) -> Opti
     Some(Finding {
         code: Code::WorkersAbsent,
         detail: format!(
-            "{} wait ({first}) and nobody works: {seen}",
-            counted(waiting, "message")
+            "{} {} ({first}) and nobody works: {seen}",
+            counted(waiting, "message"),
+            if waiting == 1 { "waits" } else { "wait" }
         ),
         advice,
     })
