@@ -79,7 +79,12 @@ async fn answers_the_fields_of_the_contract() {
             ("unacked", &["count", "oldest_s", "stuck", "mutex"]),
             (
                 "redbeat",
-                &["lock_ttl_ms", "entries", "overdue", "without_definition"],
+                &[
+                    "lock_ttl_ms",
+                    "entries",
+                    "overdue_entries",
+                    "entries_without_definition",
+                ],
             ),
         ];
         for (part, fields) in parts {
@@ -142,7 +147,7 @@ async fn beat_alive_and_nobody_reads_its_queue() {
             if verdict == "queue_not_consumed" && seen.text("reason").contains("default") {
                 let stuck = queue(&seen, "default");
                 assert_eq!(stuck.int("length"), 1128);
-                assert_eq!(seen.map("workers").int("live"), 1);
+                assert!(seen.map("workers").int("live") >= 1, "{seen:?}");
                 Ok(())
             } else {
                 Err(format!("{seen:?}"))
@@ -178,8 +183,8 @@ async fn a_redbeat_entry_without_definition_is_told() {
         conn.run(redbeat_lock(1_490_000)).await;
         let redbeat = status(&mut conn).await.map("redbeat");
         assert_eq!(redbeat.int("entries"), 2, "{redbeat:?}");
-        assert_eq!(redbeat.int("without_definition"), 1);
-        assert_eq!(redbeat.int("overdue"), 0);
+        assert_eq!(redbeat.int("entries_without_definition"), 1);
+        assert_eq!(redbeat.int("overdue_entries"), 0);
         let told = format!("{:?}", conn.fields("HYGIENE.BEATSTATUS VERBOSE").await);
         assert!(told.contains("ghost"), "VERBOSE names it: {told}");
     })
@@ -253,10 +258,10 @@ const REDBEAT: &[Redbeat] = &[
 #[tokio::test]
 async fn redbeats_lock_and_schedule_are_read_for_what_they_prove() {
     on_every_server(async |binary| {
-        let server = Setup::on(binary).start().await;
-        let mut conn = server.connect().await;
         for row in REDBEAT {
-            conn.run("FLUSHALL").await;
+            // A fresh server each: what was seen before must not count.
+            let server = Setup::on(binary).start().await;
+            let mut conn = server.connect().await;
             let clock = Clock::of(&mut conn).await;
             conn.pipe((row.load)(clock)).await;
             let seen = status(&mut conn).await;
@@ -267,7 +272,7 @@ async fn redbeats_lock_and_schedule_are_read_for_what_they_prove() {
                 row.what
             );
             assert_eq!(
-                seen.map("redbeat").int("overdue"),
+                seen.map("redbeat").int("overdue_entries"),
                 row.overdue,
                 "{}",
                 row.what

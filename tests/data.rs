@@ -316,7 +316,8 @@ pub fn append_only_commands(server: &Server) -> Vec<(i64, Vec<Vec<u8>>)> {
     commands
 }
 
-/// The same as lines a person reads: `9 SET key value`.
+/// The same as lines a person reads: `9 SET key value`; a transaction's edges
+/// belong to no database.
 pub fn append_only_lines(server: &Server) -> Vec<String> {
     append_only_commands(server)
         .iter()
@@ -325,7 +326,10 @@ pub fn append_only_lines(server: &Server) -> Vec<String> {
                 .iter()
                 .map(|word| word.escape_ascii().to_string())
                 .collect();
-            format!("{db} {}", words.join(" "))
+            match words.join(" ") {
+                edge if edge == "MULTI" || edge == "EXEC" => edge,
+                words => format!("{db} {words}"),
+            }
         })
         .collect()
 }

@@ -383,6 +383,8 @@ impl Setup {
     fn own_line(&self, line: &str) -> Option<String> {
         let (word, rest) = line.split_once(char::is_whitespace)?;
         let word = word.to_ascii_lowercase();
+        // Redis 6.2 would stop at a name it does not know.
+        let modern = self.binary.is_7_0_or_newer();
         match word.as_str() {
             _ if word.starts_with('#') => None,
             "port" | "bind" | "dir" | "logfile" | "daemonize" | "pidfile" | "unixsocket" => None,
@@ -398,8 +400,8 @@ impl Setup {
             }
             "loadmodule" => None,
             "save" | "appendonly" | "appendfsync" if !self.shipped => None,
-            _ if word.starts_with("hygiene.") && !self.shipped => None,
-            _ if word.starts_with("enable-") && !self.binary.is_7_0_or_newer() => None,
+            _ if word.starts_with("hygiene.") && !(self.shipped && modern) => None,
+            _ if word.starts_with("enable-") && !modern => None,
             _ => Some(line.to_owned()),
         }
     }

@@ -19,9 +19,9 @@ impl Command for Jobs {
     const COMPLEXITY: &'static CStr = c"O(N), N being the number of jobs listed, at most 116";
     const ARITY: c_int = 1;
 
-    fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+    fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         if args.is_empty() {
-            Outcome::Reply(engine::list())
+            Outcome::Reply(engine::list(super::user(ctx).as_deref()))
         } else {
             Outcome::WrongArity
         }

@@ -44,6 +44,7 @@ pub struct Finished {
     id: u64,
     what: &'static str,
     by: String,
+    user: Option<Vec<u8>>,
     state: &'static str,
     run: Run,
     result: Result<Reply, String>,
@@ -320,6 +321,7 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
             id,
             what: job.order.what,
             by: job.order.by,
+            user: job.order.user,
             state,
             run,
             result: result.clone(),
@@ -502,9 +504,10 @@ fn keys_in(ctx: Ctx<'_>, scope: Scope) -> u64 {
 }
 
 /// The reply of HYGIENE.JOBS: what runs, in order, then what has finished, the
-/// newest first.
+/// newest first. A reply names keys, so it is shown to the user it was made for
+/// and to nobody else; what the module did by itself is shown to all.
 #[must_use]
-pub fn list() -> Reply {
+pub fn list(user: Option<&[u8]>) -> Reply {
     with(|jobs| {
         let writer = jobs
             .running
@@ -518,7 +521,10 @@ pub fn list() -> Reply {
             let waits = job.order.visitor.writes() && Some(job.id) != writer;
             running_reply(job, waits)
         });
-        let finished = jobs.finished.iter().rev().map(finished_reply);
+        let finished = jobs.finished.iter().rev().map(|job| {
+            let theirs = job.user.is_none() || job.user.as_deref() == user;
+            finished_reply(job, theirs)
+        });
         Reply::Array(running.chain(finished).collect())
     })
 }
@@ -559,8 +565,9 @@ fn running_reply(job: &Job, waits: bool) -> Reply {
     ])
 }
 
-fn finished_reply(job: &Finished) -> Reply {
+fn finished_reply(job: &Finished, theirs: bool) -> Reply {
     let (name, result) = match &job.result {
+        Ok(_) if !theirs => ("result", Reply::Map(Vec::new())),
         Ok(reply) => ("result", reply.clone()),
         Err(why) => ("error", Reply::bytes(why.as_str())),
     };

@@ -1,0 +1,45 @@
+# make without a target lists the targets.
+#
+# Everything works on a fresh Debian machine with a Rust toolchain: what is
+# missing is installed first, system packages with apt-get (as root or through
+# sudo), Python packages into target/venv. A second run finds all of it there.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV   := target/venv
+MODULE := target/release/libredis_hygiene.so
+NEWEST := $(VENV)/celery-5.7
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Redis (about a minute)
+	@MODULE=$(MODULE) $(NEWEST)/bin/python examples/demo.py
+
+.PHONY: test
+test: packages $(VENV)/celery-5.2/.ready $(NEWEST)/.ready ## Run everything: format, lint, Rust tests, real Celery, demo
+	@MODULE=$(MODULE) tests/all.sh
+
+.PHONY: lint
+lint: packages ## Check format, clippy and the layers
+	@tests/all.sh format clippy layers
+
+.PHONY: build
+build: packages ## Build target/release/libredis_hygiene.so
+	@cargo build --release --locked
+
+# --- What the targets above need ---------------------------------------------
+
+# Quick when nothing is missing, so it needs no stamp that could go stale.
+.PHONY: packages
+packages:
+	@PYTHON=$(PYTHON) tests/packages.sh
+
+# An environment is built anew when its pins change.
+$(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh | packages
+	@PYTHON=$(PYTHON) tests/venv.sh $< $(@D)

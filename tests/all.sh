@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Runs the checks one after the other, goes on after a failure, and ends with a
+# summary. Exits non-zero when one failed.
+#
+# Usage: tests/all.sh [CHECK ...]        (default: all)
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+
+module=${MODULE:-target/release/libredis_hygiene.so}
+newest=target/venv/celery-5.7
+
+format() { cargo fmt --check; }
+clippy() { cargo clippy --locked --all-targets -- -D warnings; }
+layers() { tests/layers.sh; }
+build() { cargo build --locked --release; }
+# It fetches with pip, which Debian's own Python has only inside an environment.
+servers() { PATH=$PWD/$newest/bin:$PATH tests/servers.sh; }
+cargo_test() { cargo test --locked; }
+# One driver, in the newest environment; Celery itself runs in the named one.
+e2e() { MODULE=$module "$newest/bin/python" tests/e2e/run.py "target/venv/celery-$1"; }
+e2e_5_2() { e2e 5.2; }
+e2e_5_7() { e2e 5.7; }
+demo() { MODULE=$module "$newest/bin/python" examples/demo.py; }
+
+checks=("$@")
+((${#checks[@]})) || checks=(format clippy layers build servers cargo_test e2e_5_2 e2e_5_7 demo)
+
+summary=()
+status=0
+for check in "${checks[@]}"; do
+    printf '\n=== %s ===\n' "$check"
+    begin=$SECONDS
+    # Nothing may wait for a person.
+    if "$check" </dev/null; then
+        verdict=ok
+    else
+        verdict=FAILED
+        status=1
+    fi
+    summary+=("$(printf '%-12s %-7s %4d s' "$check" "$verdict" $((SECONDS - begin)))")
+done
+
+printf '\n=== summary ===\n'
+printf '%s\n' "${summary[@]}"
+exit "$status"

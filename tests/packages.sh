@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing: a Redis server and its
+# command-line client, a C toolchain and libclang (the module API's bindings are
+# generated at build time), Python's venv. Does nothing where all of it is there.
+set -euo pipefail
+
+python=${PYTHON:-python3}
+missing=()
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Where clang-sys, which bindgen uses, looks for it.
+has_libclang() {
+    compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*" >/dev/null ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib64/libclang*.so*' >/dev/null
+}
+
+has cargo || { echo "packages: no cargo on the PATH; install a Rust toolchain (rustup.rs)" >&2; exit 1; }
+# Another server can be named, so that no distribution's is needed.
+has "${REDIS_SERVER:-redis-server}" || missing+=(redis-server)
+has redis-cli || missing+=(redis-tools)
+has cc || missing+=(build-essential)
+has_libclang || missing+=(libclang-dev)
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+
+((${#missing[@]})) || exit 0
+
+echo "packages: missing: ${missing[*]}"
+if ! has apt-get; then
+    echo "packages: no apt-get here; install them by hand and run make again" >&2
+    exit 1
+fi
+if ((EUID == 0)); then
+    root=()
+elif has sudo; then
+    # May ask for a password, but never hangs where nobody can type one.
+    root=(sudo)
+    [[ -t 0 ]] || root+=(-n)
+else
+    echo "packages: neither root nor sudo; run: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+
+install() {
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${missing[@]}"
+}
+# The lists of a fresh machine may be absent or old; update only then.
+install >/dev/null 2>&1 || { "${root[@]}" apt-get update && install; }
