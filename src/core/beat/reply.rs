@@ -118,8 +118,11 @@ fn redbeat(part: &RedBeatPart) -> Reply {
         ("lock", hold(part.lock)),
         ("lock_ttl_ms", ttl(part.lock)),
         ("entries", Reply::count(part.entries)),
-        ("overdue", Reply::count(part.overdue)),
-        ("without_definition", Reply::count(part.without_definition)),
+        ("overdue_entries", Reply::count(part.overdue)),
+        (
+            "entries_without_definition",
+            Reply::count(part.without_definition),
+        ),
     ])
 }
 

@@ -74,7 +74,7 @@ fn the_reply_has_the_contracts_fields_in_order() {
          queues queues.name queues.db queues.length queues.oldest_message_s queues.in_per_min queues.out_per_min queues.consumed queues.maintenance \
          workers workers.live workers.bound workers.blocked_consumers \
          unacked unacked.count unacked.oldest_s unacked.stuck unacked.mutex unacked.duplicate_deliveries \
-         redbeat redbeat.lock redbeat.lock_ttl_ms redbeat.entries redbeat.overdue redbeat.without_definition"
+         redbeat redbeat.lock redbeat.lock_ttl_ms redbeat.entries redbeat.overdue_entries redbeat.entries_without_definition"
     );
 }
 
