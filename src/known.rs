@@ -52,6 +52,12 @@ pub fn now() -> Known {
     KNOWN.get().clone().unwrap_or_default()
 }
 
+/// Runs `look` on what is known without copying it. It may call nothing of the
+/// server that raises events.
+pub fn with<R>(look: impl FnOnce(&Known) -> R) -> Option<R> {
+    KNOWN.get().as_ref().map(look)
+}
+
 /// Forgets everything.
 pub fn forget() {
     *KNOWN.get_mut() = None;

@@ -5,10 +5,12 @@
 //! - [`server`]: the server's module API, wrapped; the only `unsafe`.
 //! - [`hook`]: a TTL at the moment of the write.
 //! - [`sweep`]: passes over the keyspace, in slices.
+//! - [`evidence`]: what lies in Redis about periodic work, for BEATSTATUS.
 //! - [`commands`]: what people type.
 
 pub mod commands;
 pub mod core;
+pub mod evidence;
 pub mod hook;
 pub mod keyspace;
 pub mod known;
@@ -38,6 +40,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
 
     register::<commands::scan::Scan>(ctx)?;
     register::<commands::fixttl::FixTtl>(ctx)?;
+    register::<commands::beatstatus::BeatStatus>(ctx)?;
     register::<commands::jobs::Jobs>(ctx)?;
     register::<commands::jobs::Cancel>(ctx)?;
     register::<commands::config::Config>(ctx)?;

@@ -1,5 +1,6 @@
 //! The commands: for each its options, what it asks of the rest, and its reply.
 
+pub mod beatstatus;
 pub mod config;
 pub mod fixttl;
 pub mod help;

@@ -100,6 +100,13 @@ impl<'a> Ctx<'a> {
         unsafe { select(self.ptr, db) == 0 }
     }
 
+    /// Remembers the selected database, and goes back to it on drop: a command's
+    /// context selects for the client that called.
+    #[must_use]
+    pub fn home(self) -> Home<'a> {
+        Home(self, self.db())
+    }
+
     /// How many keys the selected database has.
     #[must_use]
     pub fn db_size(self) -> u64 {
@@ -118,6 +125,15 @@ impl<'a> Ctx<'a> {
         };
         // SAFETY: the context is that of the running callback.
         unsafe { id(self.ptr) }
+    }
+}
+
+/// The way back to the database that a callback began in.
+pub struct Home<'a>(Ctx<'a>, i32);
+
+impl Drop for Home<'_> {
+    fn drop(&mut self) {
+        self.0.select(self.1);
     }
 }
 

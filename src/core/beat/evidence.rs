@@ -8,6 +8,8 @@
 //! All times are Unix milliseconds, all durations milliseconds. Names of keys
 //! and queues are raw bytes; names out of JSON envelopes are text.
 
+use std::collections::BTreeMap;
+
 /// Everything `judge` may use.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
@@ -30,6 +32,8 @@ pub struct Evidence {
     pub unacked: Vec<Unacked>,
     /// `hygiene.visibility-timeout`.
     pub visibility_timeout_ms: i64,
+    /// What was not looked at, a sentence each: a bound was met.
+    pub left_out: Vec<String>,
 }
 
 /// A task that the operator says beat must publish.
@@ -67,7 +71,9 @@ pub struct RedBeat {
     /// State of the lock key.
     pub lock: Hold,
     /// Members of the schedule with what their hashes say. May be cut to a
-    /// bound, earliest due first, as long as disabled entries cannot fill it.
+    /// bound: those due around now, before and after, tell whether beat ticks,
+    /// and disabled ones of long ago must not crowd them out. A member whose
+    /// hash was not looked at is left out, not told as one without definition.
     pub entries: Vec<Entry>,
     /// Members of the schedule in all (ZCARD), also those not in `entries`.
     pub total: u64,
@@ -119,7 +125,8 @@ pub struct Sighting {
     pub origin: String,
     /// Logical database of the queue.
     pub db: u32,
-    /// Base name of the queue (for `unacked`: its third element, the routing key).
+    /// Name of the queue's first list, as [`Queue::name`] (for `unacked` the
+    /// routing key, its third element, behind the broker's key prefix).
     pub queue: Vec<u8>,
     /// In the queue, or taken.
     pub place: Place,
@@ -148,8 +155,11 @@ pub struct Finish {
 /// One work queue, its priority lists taken together.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
-    /// Base name, without priority suffix.
+    /// Name of its first list: the broker's key prefix and the queue's name,
+    /// without priority suffix.
     pub name: Vec<u8>,
+    /// How many bytes of `name` are the broker's key prefix.
+    pub prefix: usize,
     /// Logical database.
     pub db: u32,
     /// Messages, all priorities summed.
@@ -164,19 +174,77 @@ pub struct Queue {
     pub oldest_message_ms: Option<i64>,
 }
 
+impl Queue {
+    /// Its name to Celery, as in `-Q` and in routes.
+    #[must_use]
+    pub fn celery_name(&self) -> &[u8] {
+        self.name.get(self.prefix..).unwrap_or(&self.name)
+    }
+}
+
 /// Who could do the work.
 #[derive(Clone, Debug, Default)]
 pub struct Workers {
-    /// Subscribers of the control channel (`/<db>.celery.pidbox`). `None` where
-    /// the server cannot be asked. A worker with
-    /// `worker_enable_remote_control=False` is not among them.
-    pub live: Option<u64>,
+    /// Connections per database that holds a broker; one that is missing has
+    /// none. `None` where the server cannot be asked, or is not the one that
+    /// workers connect to.
+    pub crowds: Option<BTreeMap<u32, Crowd>>,
     /// Host parts of `<host>.celery.pidbox` bindings. Has been, not is: they
     /// outlive a killed worker.
     pub bound: Vec<Vec<u8>>,
-    /// Clients blocked in BRPOP on a broker database; clients known to be no
-    /// Celery consumer must not be counted.
-    pub blocked_consumers: Option<u64>,
+}
+
+/// Connections to one database that may be workers'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// Those subscribed to a pattern: `/<db>.celery.pidbox`, which a worker with
+    /// `worker_enable_remote_control=False` is not, and gossip's.
+    pub subscribers: u64,
+    /// Those that take messages: their last command is BRPOP.
+    pub consumers: u64,
+    /// Those of the consumers that wait for a message.
+    pub blocked: u64,
+}
+
+impl Crowd {
+    /// Workers with remote control. Each has one consumer and one or two
+    /// subscribers; a monitor has subscribers only.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.subscribers.min(self.consumers)
+    }
+}
+
+impl Workers {
+    /// Whoever is connected to this database; `None` if that is not known.
+    #[must_use]
+    pub fn on(&self, db: u32) -> Option<Crowd> {
+        let crowds = self.crowds.as_ref()?;
+        Some(crowds.get(&db).copied().unwrap_or_default())
+    }
+
+    /// Workers with remote control on all databases.
+    #[must_use]
+    pub fn live(&self) -> Option<u64> {
+        self.sum(|crowd| crowd.live())
+    }
+
+    /// Consumers on all databases.
+    #[must_use]
+    pub fn consumers(&self) -> Option<u64> {
+        self.sum(|crowd| crowd.consumers)
+    }
+
+    /// Consumers that wait for a message, on all databases.
+    #[must_use]
+    pub fn blocked(&self) -> Option<u64> {
+        self.sum(|crowd| crowd.blocked)
+    }
+
+    fn sum(&self, each: impl Fn(&Crowd) -> u64) -> Option<u64> {
+        let crowds = self.crowds.as_ref()?;
+        Some(crowds.values().map(each).fold(0, u64::saturating_add))
+    }
 }
 
 /// What workers took and did not acknowledge, under one broker prefix.

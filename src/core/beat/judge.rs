@@ -31,6 +31,7 @@ pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
     seen.extend(workers_seen(evidence));
 
     let (verdict, reason) = conclude(evidence, &beat.publisher, &beat.ground, &findings, &seen);
+    seen.extend(evidence.left_out.iter().cloned());
     Assessment {
         verdict,
         reason,
@@ -38,9 +39,9 @@ pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
         tasks: task_parts,
         queues: queue_parts,
         workers: WorkersPart {
-            live: evidence.workers.live,
+            live: evidence.workers.live(),
             bound: evidence.workers.bound.clone(),
-            blocked_consumers: evidence.workers.blocked_consumers,
+            blocked_consumers: evidence.workers.blocked(),
         },
         unacked: unacked_part,
         redbeat: redbeat::part(evidence, &known),
@@ -119,16 +120,15 @@ fn two_origins(evidence: &Evidence, known: &Known) -> Option<String> {
 
 fn workers_seen(evidence: &Evidence) -> Option<String> {
     let workers = &evidence.workers;
-    let live = workers
-        .live
-        .map(|n| format!("{} on the control channel", counted(n, "subscriber")));
-    let idle = workers
-        .blocked_consumers
-        .map(|n| format!("{} blocked waiting for messages", counted(n, "consumer")));
-    match (live, idle) {
-        (Some(live), Some(idle)) => Some(format!("{live}, {idle}")),
-        (live, idle) => live.or(idle),
-    }
+    Some(format!(
+        "{} connected, {} of which {} for messages",
+        counted(workers.live()?, "worker"),
+        counted(workers.consumers()?, "consumer"),
+        match workers.blocked()? {
+            1 => "1 waits".to_owned(),
+            n => format!("{n} wait"),
+        }
+    ))
 }
 
 fn clock_skew(evidence: &Evidence, known: &Known) -> Option<Finding> {

@@ -6,6 +6,7 @@
 //! and what is inferred is never told as certain.
 
 mod assessment;
+mod clients;
 mod evidence;
 mod finding;
 mod judge;
@@ -27,8 +28,10 @@ pub use assessment::{
     Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, State, Task, UnackedPart,
     Verdict, WorkersPart,
 };
+pub use clients::crowds;
 pub use evidence::{
-    Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Sighting, Unacked, Workers,
+    Crowd, Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Sighting, Unacked,
+    Workers,
 };
 pub use finding::{Code, Finding, Severity};
 pub use judge::judge;

@@ -12,17 +12,22 @@ use super::words::{counted, listed, name, span};
 /// moment ago.
 const TAKEN_LATELY_MS: i64 = 300_000;
 
-/// Whether nobody is there to work: no subscriber of the control channel, no
-/// consumer waiting, and no message taken lately by a worker without remote
-/// control, which would be invisible otherwise.
+/// Whether nobody is there to work: no consumer of any kind, and no message
+/// taken lately by one that does not show.
 pub fn no_worker(evidence: &Evidence, known: &Known) -> bool {
-    let workers = &evidence.workers;
-    let invisible = workers.bound.is_empty()
-        && evidence.unacked.iter().any(|u| {
-            u.newest_delivered_at_ms
-                .is_some_and(|t| known.age(t) <= TAKEN_LATELY_MS)
-        });
-    workers.live == Some(0) && workers.blocked_consumers.unwrap_or(0) == 0 && !invisible
+    evidence.workers.consumers() == Some(0) && !invisible(evidence, known, None)
+}
+
+/// Whether workers that no connection shows took messages lately, in one
+/// database or in any.
+fn invisible(evidence: &Evidence, known: &Known, db: Option<u32>) -> bool {
+    evidence.workers.bound.is_empty()
+        && evidence
+            .unacked
+            .iter()
+            .filter(|u| db.is_none_or(|db| db == u.db))
+            .filter_map(|u| u.newest_delivered_at_ms)
+            .any(|t| known.age(t) <= TAKEN_LATELY_MS)
 }
 
 /// What is wrong with the workers.
@@ -46,6 +51,10 @@ pub fn workers(evidence: &Evidence, known: &Known, queues: &[QueuePart]) -> Opti
     let seen =
         format!("no worker listens on the control channel and none waits for messages{bound}");
     let advice = "start the workers, or look why they cannot reach this server".to_owned();
+    if waiting == 0 && !evidence.celery_seen {
+        // No broker here: its workers are somewhere else, if there are any.
+        return None;
+    }
     if waiting == 0 {
         return Some(Finding {
             code: Code::NoWorkerSeen,
@@ -60,8 +69,9 @@ pub fn workers(evidence: &Evidence, known: &Known, queues: &[QueuePart]) -> Opti
     Some(Finding {
         code: Code::WorkersAbsent,
         detail: format!(
-            "{} wait ({first}) and nobody works: {seen}",
-            counted(waiting, "message")
+            "{} {} ({first}) and nobody works: {seen}",
+            counted(waiting, "message"),
+            if waiting == 1 { "waits" } else { "wait" }
         ),
         advice,
     })
@@ -102,7 +112,7 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
 ///
 /// Redis hands a message to a consumer blocked in BRPOP the moment it arrives,
 /// so a consumer that stays blocked while a queue is not empty does not read
-/// that queue. If that holds for all there are, nobody does.
+/// that queue. If that holds for all of the queue's database, nobody does.
 fn queue_read(
     evidence: &Evidence,
     known: &Known,
@@ -114,12 +124,19 @@ fn queue_read(
     if no_worker(evidence, known) {
         return (Some(false), None);
     }
-    let live = evidence.workers.live;
-    let idle = evidence.workers.blocked_consumers.unwrap_or(0);
-    let all_idle = live.is_some_and(|n| n > 0 && idle >= n);
-    let workers_unknown = live.is_none() || (live == Some(0) && idle > 0);
+    let crowd = evidence.workers.on(queue.db);
+    let idle = crowd.map_or(0, |crowd| crowd.blocked);
+    let all_idle = crowd.is_some_and(|c| c.live() > 0 && c.blocked >= c.consumers);
+    let elsewhere = crowd.is_some_and(|c| c.consumers == 0)
+        && evidence.workers.consumers().is_some_and(|n| n > 0)
+        && !invisible(evidence, known, Some(queue.db));
+    let workers_unknown = crowd.is_none_or(|c| c.live() == 0 && c.blocked > 0);
     let pile = known.pile(evidence, queue);
     let why = match pile {
+        _ if elsewhere => format!(
+            "nobody reads it: the workers are connected to other databases than {}",
+            queue.db
+        ),
         _ if all_idle => format!(
             "nobody reads it: {} for messages while it is not empty",
             if idle == 1 {
@@ -164,7 +181,7 @@ fn queue_read(
         ),
         advice: format!(
             "start a worker with -Q {0}, or send its tasks to a queue that is read",
-            name(&queue.name)
+            name(queue.celery_name())
         ),
     };
     (Some(false), Some(finding))
@@ -221,7 +238,7 @@ fn holds_periodic(evidence: &Evidence, known: &Known, queue: &Queue) -> bool {
             .redbeat
             .iter()
             .flat_map(|r| &r.entries)
-            .any(|entry| entry.enabled && entry.queue.as_ref() == Some(&queue.name))
+            .any(|entry| entry.enabled && entry.queue.as_deref() == Some(queue.celery_name()))
 }
 
 fn oldest(queue: &Queue, known: &Known) -> Option<i64> {

@@ -102,10 +102,14 @@ fn finish(task: &str, ago: i64, status: &str) -> Finish {
 }
 
 pub fn workers(live: Option<u64>, blocked: Option<u64>) -> Workers {
+    let crowd = live.zip(blocked).map(|(live, blocked)| Crowd {
+        subscribers: live,
+        consumers: live.max(blocked),
+        blocked,
+    });
     Workers {
-        live,
+        crowds: crowd.map(|crowd| [(0, crowd)].into()),
         bound: Vec::new(),
-        blocked_consumers: blocked,
     }
 }
 
@@ -188,6 +192,16 @@ fn no_evidence_is_unknown_and_never_silence() {
         Case {
             what: "an empty server",
             evidence: nothing(),
+            verdict: Verdict::Unknown,
+            publisher: NO_SIGN,
+            says: &["nothing of Celery"],
+        },
+        Case {
+            what: "a server that is known to have no workers either",
+            evidence: Evidence {
+                workers: workers(Some(0), Some(0)),
+                ..nothing()
+            },
             verdict: Verdict::Unknown,
             publisher: NO_SIGN,
             says: &["nothing of Celery"],
@@ -703,6 +717,57 @@ fn waiting_work_is_blamed_on_the_link_that_is_broken() {
             verdict: Verdict::Unknown,
             publisher: REDBEAT_ALIVE,
             says: &["no worker listens", "no work waits"],
+        },
+        Case {
+            what: "RedBeat on a server of its own: its workers are elsewhere",
+            evidence: Evidence {
+                redbeat: vec![redbeat(Hold::Ttl(1_400 * S), vec![])],
+                workers: workers(Some(0), Some(0)),
+                ..nothing()
+            },
+            verdict: Verdict::Healthy,
+            publisher: REDBEAT_ALIVE,
+            says: &["beat is alive"],
+        },
+        Case {
+            what: "workers of another database do not read this queue",
+            evidence: with(|e| {
+                e.queues = vec![maintenance(2)];
+                e.workers.crowds = workers(Some(1), Some(0))
+                    .crowds
+                    .map(|crowds| crowds.into_values().map(|crowd| (3, crowd)).collect());
+            }),
+            verdict: Verdict::QueueNotConsumed,
+            publisher: NO_SIGN,
+            says: &["connected to other databases than 0"],
+        },
+        Case {
+            what: "busy here, idle on another database: not known",
+            evidence: with(|e| {
+                e.queues = vec![maintenance(2)];
+                let busy = workers(Some(1), Some(0)).crowds;
+                let idle = workers(Some(2), Some(2)).crowds;
+                let idle = idle.into_iter().flat_map(|c| c.into_values());
+                e.workers.crowds =
+                    busy.map(|busy| busy.into_iter().chain(idle.map(|c| (3, c))).collect());
+            }),
+            verdict: Verdict::Unknown,
+            publisher: NO_SIGN,
+            says: &["nothing that beat leaves"],
+        },
+        Case {
+            what: "a busy consumer without remote control is a worker",
+            evidence: with(|e| {
+                e.queues = vec![queue("celery", 1)];
+                let crowd = Crowd {
+                    consumers: 1,
+                    ..Crowd::default()
+                };
+                e.workers.crowds = Some([(0, crowd)].into());
+            }),
+            verdict: Verdict::Unknown,
+            publisher: NO_SIGN,
+            says: &["nothing that beat leaves"],
         },
         Case {
             what: "a waiting consumer without remote control is a worker",

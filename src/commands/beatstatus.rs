@@ -1,0 +1,62 @@
+//! `HYGIENE.BEATSTATUS [VERBOSE]`
+
+use std::borrow::Cow;
+use std::ffi::{CStr, c_int};
+
+use super::{once, unknown_option, user};
+use crate::core::args::Args;
+use crate::core::beat;
+use crate::core::reply::Reply;
+use crate::evidence;
+use crate::server::Ctx;
+use crate::server::command::{Command, Outcome};
+use crate::server::context::now_ms;
+use crate::sweep::fix::acl_checked;
+
+/// Answers whether periodic work happens, and if not, which link is broken.
+///
+/// Only looks, at once and within bounds, so it runs in scripts, in transactions
+/// and on replicas too.
+pub struct BeatStatus;
+
+impl Command for BeatStatus {
+    const NAME: &'static CStr = c"hygiene.beatstatus";
+    const FLAGS: &'static CStr = c"readonly";
+    const CATEGORIES: &'static CStr = c"read slow dangerous";
+    const SUMMARY: &'static CStr =
+        c"Whether periodic work happens, and if not, which link is broken";
+    const COMPLEXITY: &'static CStr =
+        c"O(N) of queues, clients and messages looked at, each bounded";
+    const ARITY: c_int = -1;
+
+    fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+        let verbose = match options(args) {
+            Ok(verbose) => verbose,
+            Err(why) => return Outcome::Refused(why),
+        };
+        let now_ms = now_ms();
+        let found = evidence::gather(ctx, user(ctx).as_deref(), now_ms);
+        let mut reply = beat::reply(&beat::judge(&found.evidence, now_ms), verbose);
+        if let Reply::Map(fields) = &mut reply {
+            let mut add = |name: &'static str, value| {
+                fields.push((Cow::Borrowed(name.as_bytes()), value));
+            };
+            add("skipped_noperm", Reply::count(found.skipped_noperm));
+            add("acl_checked", acl_checked());
+        }
+        Outcome::Reply(reply)
+    }
+}
+
+/// Whether VERBOSE is asked for.
+fn options(words: &[&[u8]]) -> Result<bool, String> {
+    let mut verbose = None;
+    let mut args = Args::new(words);
+    while let Some((word, name)) = args.option() {
+        match name.as_str() {
+            "VERBOSE" => once(&mut verbose, (), "VERBOSE")?,
+            _ => return Err(unknown_option(word, "VERBOSE")),
+        }
+    }
+    Ok(verbose.is_some())
+}

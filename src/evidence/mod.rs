@@ -1,0 +1,236 @@
+//! What lies in Redis about periodic work: the ground BEATSTATUS stands on.
+//!
+//! Never walks the keyspace. Where to look is known from Celery's own default
+//! names, the settings, the routing tables, and what sweeps and events have
+//! taught [`known`]. However much lies there, a call looks at no more than the
+//! bounds in these files allow, and says what it left out.
+
+mod look;
+mod queues;
+mod redbeat;
+mod sightings;
+mod unacked;
+mod workers;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use crate::core::beat::{Evidence, Expected, Finish};
+use crate::core::celery::binding;
+use crate::core::settings::Settings;
+use crate::known::{self, Place};
+use crate::server::Ctx;
+use crate::settings;
+use look::Look;
+use sightings::Sightings;
+
+/// Databases looked at by default names: the first of them, as far as they hold
+/// keys. Others are looked at where something is known to be there.
+const MOST_DATABASES: i32 = 64;
+
+/// Pairs of database and key prefix looked at by default names.
+const MOST_BROKERS: usize = 500;
+
+/// Known names taken along, of each kind.
+const MOST_NAMES: usize = 500;
+
+/// Bytes of messages copied out of the data set in one call.
+const MESSAGE_BYTES: u64 = 1024 * 1024;
+
+/// What was found, and what the caller may not see.
+pub struct Gathered {
+    /// What may be judged.
+    pub evidence: Evidence,
+    /// Keys that are there and that the caller has no right to look at.
+    pub skipped_noperm: u64,
+}
+
+/// A database and the `global_keyprefix` in front of a broker's keys.
+type Broker = (i32, Vec<u8>);
+
+/// Known names, and where else to look.
+#[derive(Default)]
+struct Places {
+    brokers: BTreeSet<Broker>,
+    tables: Vec<Place>,
+    lists: Vec<Place>,
+    unacked: Vec<Place>,
+    schedules: Vec<Place>,
+    /// Names known beyond those.
+    left_out: usize,
+}
+
+/// The work of one call.
+struct Gathering<'a> {
+    look: Look<'a>,
+    settings: Rc<Settings>,
+    now_ms: i64,
+    places: Places,
+    evidence: Evidence,
+    sightings: Sightings,
+    /// Databases in which a broker was found.
+    broker_dbs: BTreeSet<i32>,
+    /// A broker was found whose queues are no lists (celery-redis-plus).
+    other_transport: bool,
+    /// What may still be copied of messages.
+    message_bytes: u64,
+}
+
+/// Looks at what the caller may see. The client's database is what it was
+/// afterwards, whatever happens.
+pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
+    let _home = ctx.home();
+    let current = settings::now();
+    let places = places(ctx, current.names.prefixes());
+    let mut gathering = Gathering {
+        look: Look::new(ctx, user),
+        now_ms,
+        places,
+        evidence: Evidence {
+            visibility_timeout_ms: current.settings.visibility_timeout_ms,
+            expected: expected(&current.settings),
+            results: results(),
+            ..Evidence::default()
+        },
+        settings: current.settings,
+        sightings: Sightings::default(),
+        broker_dbs: BTreeSet::new(),
+        other_transport: false,
+        message_bytes: MESSAGE_BYTES,
+    };
+    if gathering.places.left_out > 0 {
+        gathering.evidence.left_out.push(format!(
+            "{} more names of queues, routing tables and the like are known and were not looked at",
+            gathering.places.left_out
+        ));
+    }
+    gathering.unacked();
+    gathering.redbeat();
+    gathering.queues();
+    gathering.workers();
+
+    let mut evidence = gathering.evidence;
+    evidence.celery_seen |= !gathering.broker_dbs.is_empty();
+    evidence.sightings = gathering.sightings.into_list();
+    Gathered {
+        evidence,
+        skipped_noperm: gathering.look.hidden(),
+    }
+}
+
+fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places {
+    let mut places = known::with(|known| {
+        let some = |all: &BTreeSet<Place>| all.iter().take(MOST_NAMES).cloned().collect();
+        Places {
+            brokers: BTreeSet::new(),
+            tables: some(&known.bindings),
+            lists: some(&known.queues),
+            unacked: some(&known.unacked),
+            schedules: some(&known.schedules),
+            left_out: [&known.bindings, &known.queues]
+                .into_iter()
+                .chain([&known.unacked, &known.schedules])
+                .map(|all| all.len().saturating_sub(MOST_NAMES))
+                .sum(),
+        }
+    })
+    .unwrap_or_default();
+
+    let mut dbs: BTreeSet<i32> = [&places.tables, &places.lists, &places.unacked]
+        .into_iter()
+        .chain([&places.schedules])
+        .flatten()
+        .map(|(db, _)| *db)
+        .collect();
+    dbs.extend([0, ctx.db()]);
+    for db in 0..MOST_DATABASES {
+        if !ctx.select(db) {
+            break;
+        }
+        if ctx.db_size() > 0 {
+            dbs.insert(db);
+        }
+    }
+
+    for prefix in prefixes {
+        for db in &dbs {
+            if places.brokers.len() < MOST_BROKERS {
+                places.brokers.insert((*db, prefix.to_vec()));
+            }
+        }
+    }
+    for (db, table) in &places.tables {
+        if let Some(table) = binding::binding_key(table)
+            && places.brokers.len() < MOST_BROKERS
+        {
+            places.brokers.insert((*db, table.prefix.to_vec()));
+        }
+    }
+    places
+}
+
+fn expected(settings: &Settings) -> Vec<Expected> {
+    settings
+        .expected_tasks
+        .iter()
+        .map(|task| Expected {
+            task: String::from_utf8_lossy(&task.name).into_owned(),
+            interval_ms: task.interval_ms,
+        })
+        .collect()
+}
+
+fn results() -> Vec<Finish> {
+    known::with(|known| {
+        known
+            .results
+            .iter()
+            .map(|(task, last)| Finish {
+                task: String::from_utf8_lossy(task).into_owned(),
+                finished_at_ms: last.finished_ms,
+                status: last.status.clone(),
+                exc_type: last.exc_type.clone(),
+            })
+            .collect()
+    })
+    .unwrap_or_default()
+}
+
+/// A database's number as the reply tells it.
+fn number(db: i32) -> u32 {
+    u32::try_from(db).unwrap_or(0)
+}
+
+/// A time of kombu's or RedBeat's, Unix seconds with a fraction, in ms.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`as` saturates, and no sensible time is near the ends"
+)]
+fn seconds_to_ms(score: &[u8]) -> Option<i64> {
+    let seconds: f64 = std::str::from_utf8(score).ok()?.parse().ok()?;
+    seconds.is_finite().then_some((seconds * 1000.0) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_is_a_time_only_if_it_is_finite() {
+        for (score, expected) in [
+            ("1795578841.67", Some(1_795_578_841_670)),
+            ("1.795578841e9", Some(1_795_578_841_000)),
+            ("-1", Some(-1_000)),
+            ("0", Some(0)),
+            ("1e300", Some(i64::MAX)),
+            ("inf", None),
+            ("-inf", None),
+            ("nan", None),
+            ("", None),
+            ("soon", None),
+        ] {
+            assert_eq!(seconds_to_ms(score.as_bytes()), expected, "{score}");
+        }
+        assert_eq!(seconds_to_ms(b"\xff"), None);
+    }
+}

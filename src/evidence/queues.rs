@@ -1,0 +1,521 @@
+//! Routing tables, the queues and workers they name, and what waits there.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::look::Shown;
+use super::{Broker, Gathering, number};
+use crate::core::beat::{Place, Queue};
+use crate::core::celery::binding::{
+    self, PRIORITY_STEPS, SEP, Table, guess_separator, parse_with, split_priority, worker_of,
+};
+use crate::core::celery::envelope;
+use crate::core::keys::{Class, KeyType};
+use crate::known;
+use crate::server::call::Value;
+
+/// Routing tables that are read; of others only the name is taken.
+const MOST_TABLES: usize = 200;
+
+/// Members read of one table, and their bytes.
+const MOST_MEMBERS: u64 = 1_000;
+const TABLE_BYTES: u64 = 128 * 1024;
+
+/// Worker names taken from tables.
+const MOST_WORKERS: usize = 1_000;
+
+/// Queues whose length is looked up.
+const MOST_QUEUES: usize = 500;
+
+/// Queues looked at in full: lists of any one-digit priority, and messages.
+const MOST_IN_FULL: usize = 100;
+
+/// Bytes of messages copied from one queue, and what each gets while others wait
+/// for their share.
+const QUEUE_BYTES: u64 = 256 * 1024;
+const LEAST_SHARE: u64 = 8 * 1024;
+
+/// Messages read from either end of a list.
+const MOST_MESSAGES: u64 = 50;
+
+/// Nodes of all lists that are measured before anything is copied, and of one.
+const ALL_NODES: u64 = 8_000;
+const MOST_NODES: u64 = 1_000;
+
+/// Nodes at a list's head that are measured by themselves.
+const FEW_NODES: u32 = 5;
+
+/// A list of no more bytes than this may be read whatever lies in it.
+const SMALL_LIST: u64 = 1024 * 1024;
+
+/// Of a larger one, the most a message may have on average.
+const LONGEST_MEAN: u64 = 16 * 1024;
+
+/// A queue that may be there.
+struct Candidate {
+    db: i32,
+    /// Its first list's name.
+    name: Vec<u8>,
+    prefix: usize,
+    sep: Vec<u8>,
+    /// Priorities of lists that were seen.
+    priorities: BTreeSet<u8>,
+    /// A table names it.
+    bound: bool,
+    /// Its content was seen to be Celery's.
+    known: bool,
+    maintenance: bool,
+}
+
+/// A queue that is there.
+struct Present {
+    candidate: Candidate,
+    lists: Vec<(u8, Shown)>,
+    length: u64,
+}
+
+/// What was read of a queue.
+#[derive(Default)]
+struct Read {
+    messages: u64,
+    /// Elements that are no messages of kombu's, or too long to tell.
+    strangers: u64,
+    /// Publish time of the oldest message that tells it.
+    oldest_ms: Option<i64>,
+}
+
+/// Queues to look at, in order of weight.
+#[derive(Default)]
+struct Candidates {
+    all: Vec<Candidate>,
+    at: BTreeMap<(i32, Vec<u8>), usize>,
+    left_out: usize,
+}
+
+impl Candidates {
+    /// The candidate of that name, a new one if there is room.
+    fn get(&mut self, db: i32, prefix: &[u8], queue: &[u8], sep: &[u8]) -> Option<&mut Candidate> {
+        let name = [prefix, queue].concat();
+        let place = (db, name.clone());
+        let at = match self.at.get(&place) {
+            Some(at) => *at,
+            None if self.all.len() >= MOST_QUEUES => {
+                self.left_out += 1;
+                return None;
+            }
+            None => {
+                self.at.insert(place, self.all.len());
+                self.all.push(Candidate {
+                    db,
+                    name,
+                    prefix: prefix.len(),
+                    sep: sep.to_vec(),
+                    priorities: BTreeSet::new(),
+                    bound: false,
+                    known: false,
+                    maintenance: false,
+                });
+                self.all.len() - 1
+            }
+        };
+        self.all.get_mut(at)
+    }
+}
+
+/// What the tables say.
+#[derive(Default)]
+struct Routes {
+    /// Queues that a table names.
+    queues: BTreeSet<(Broker, Vec<u8>)>,
+    /// Separators other than the default.
+    seps: BTreeMap<Broker, Vec<u8>>,
+    workers: BTreeSet<Vec<u8>>,
+}
+
+impl Routes {
+    fn sep(&self, broker: &Broker) -> &[u8] {
+        self.seps.get(broker).map_or(SEP, Vec::as_slice)
+    }
+}
+
+impl Gathering<'_> {
+    /// Finds the queues, their lengths, and what lies at their ends.
+    pub(super) fn queues(&mut self) {
+        let routes = self.routes();
+        let candidates = self.candidates(&routes);
+        if candidates.left_out > 0 {
+            self.evidence.left_out.push(format!(
+                "{} queues were looked at and {} left out",
+                candidates.all.len(),
+                candidates.left_out
+            ));
+        }
+        let mut present = Vec::new();
+        for (rank, candidate) in candidates.all.into_iter().enumerate() {
+            present.extend(self.measure(candidate, rank < MOST_IN_FULL));
+        }
+        present.sort_by_key(|queue| (!queue.candidate.maintenance, Reverse(queue.length)));
+        let waiting = present.iter().filter(|queue| queue.length > 0).count();
+        if waiting > MOST_IN_FULL {
+            self.evidence.left_out.push(format!(
+                "{waiting} queues hold messages, those of {MOST_IN_FULL} were looked at"
+            ));
+        }
+        let lists = present
+            .iter()
+            .take(MOST_IN_FULL)
+            .fold(0, |sum, queue| sum + queue.lists.len() as u64);
+        let nodes = (ALL_NODES / lists.max(1)).clamp(u64::from(FEW_NODES), MOST_NODES);
+        for (rank, queue) in present.into_iter().enumerate() {
+            let left = waiting.min(MOST_IN_FULL).saturating_sub(rank) as u64;
+            self.queue(queue, left, nodes);
+        }
+        self.evidence.workers.bound = routes.workers.into_iter().collect();
+    }
+
+    /// Reads the routing tables: those of default names and those that are known.
+    fn routes(&mut self) -> Routes {
+        let mut names: Vec<(i32, Vec<u8>)> = Vec::new();
+        let brokers = self.places.brokers.clone();
+        let settings = std::rc::Rc::clone(&self.settings);
+        let exchanges: Vec<&[u8]> = [b"celery".as_slice(), b"celery.pidbox"]
+            .into_iter()
+            .chain(settings.maintenance_queues.iter().map(Vec::as_slice))
+            .chain([b"celeryev".as_slice(), b"reply.celery.pidbox"])
+            .collect();
+        for (db, prefix) in &brokers {
+            for exchange in &exchanges {
+                names.push((
+                    *db,
+                    [prefix, b"_kombu.binding.".as_slice(), exchange].concat(),
+                ));
+            }
+        }
+        names.append(&mut self.places.tables);
+
+        let mut routes = Routes::default();
+        let (mut seen, mut read) = (BTreeSet::new(), 0);
+        for (db, name) in names {
+            let Some(table) = binding::binding_key(&name).filter(|t| t.table == Table::Bindings)
+            else {
+                continue;
+            };
+            if !seen.insert((db, name.clone())) {
+                continue;
+            }
+            let broker = (db, table.prefix.to_vec());
+            if read >= MOST_TABLES {
+                // Celery names an exchange after its queue.
+                if is_work(table.exchange) {
+                    routes.queues.insert((broker, table.exchange.to_vec()));
+                }
+                continue;
+            }
+            let Some(shown) = self.look.key(db, &name) else {
+                continue;
+            };
+            read += 1;
+            self.broker_dbs.insert(db);
+            self.other_transport |= shown.kind == KeyType::Zset;
+            known::seen(db, &name, Class::Binding, shown.kind);
+            // Their members are monitors and askers, however many.
+            if table.exchange != b"celeryev" && !table.exchange.starts_with(b"reply.") {
+                self.table(&shown, broker, &mut routes);
+            }
+        }
+        routes
+    }
+
+    fn table(&mut self, table: &Shown, broker: Broker, routes: &mut Routes) {
+        let members = self.bindings(table);
+        let members: Vec<&[u8]> = members.iter().filter_map(Value::str).collect();
+        let sep = if members.iter().any(|m| parse_with(m, SEP).is_some()) {
+            SEP
+        } else if let Some(sep) = guess_separator(&members) {
+            routes.seps.insert(broker.clone(), sep.to_vec());
+            sep
+        } else {
+            return;
+        };
+        for queue in members
+            .iter()
+            .filter_map(|member| parse_with(member, sep))
+            .map(|binding| binding.queue)
+        {
+            if let Some(worker) = worker_of(queue) {
+                if routes.workers.len() < MOST_WORKERS {
+                    routes.workers.insert(worker.to_vec());
+                }
+            } else if is_work(queue) {
+                routes.queues.insert((broker.clone(), queue.to_vec()));
+            }
+        }
+    }
+
+    /// Some members of a table, as many as the bounds allow.
+    fn bindings(&mut self, table: &Shown) -> Vec<Value> {
+        let mean = (self.look.bytes(table, 5) / table.len.max(1)).max(1);
+        let count = (TABLE_BYTES / mean).min(MOST_MEMBERS);
+        if count == 0 {
+            return Vec::new();
+        }
+        let reply = match table.kind {
+            KeyType::Set => {
+                let count = count.to_string();
+                let reply = self
+                    .look
+                    .ask(table, c"SSCAN", &[b"0", b"COUNT", count.as_bytes()]);
+                reply.array().get(1).cloned().unwrap_or(Value::Nil)
+            }
+            KeyType::Zset => {
+                let last = (count - 1).to_string();
+                self.look.ask(table, c"ZRANGE", &[b"0", last.as_bytes()])
+            }
+            _ => Value::Nil,
+        };
+        match reply {
+            Value::Array(members) => members,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Everything that may be a queue, what matters most first.
+    fn candidates(&mut self, routes: &Routes) -> Candidates {
+        let mut candidates = Candidates::default();
+        let settings = std::rc::Rc::clone(&self.settings);
+        let brokers = std::mem::take(&mut self.places.brokers);
+        for broker in &brokers {
+            let (db, prefix) = broker;
+            for queue in &settings.maintenance_queues {
+                if let Some(candidate) = candidates.get(*db, prefix, queue, routes.sep(broker)) {
+                    candidate.maintenance = true;
+                }
+            }
+            candidates.get(*db, prefix, b"celery", routes.sep(broker));
+        }
+        for (db, list) in std::mem::take(&mut self.places.lists) {
+            let broker = broker_of(&brokers, db, &list);
+            let rest = list.get(broker.1.len()..).unwrap_or(&list);
+            let sep = routes.sep(&broker);
+            let (queue, priority) = split_priority(rest, sep);
+            if let Some(candidate) = candidates.get(db, &broker.1, queue, sep) {
+                candidate.known = true;
+                candidate.priorities.insert(priority.unwrap_or(0));
+            }
+        }
+        for (broker, queue) in &routes.queues {
+            let (db, prefix) = broker;
+            if let Some(candidate) = candidates.get(*db, prefix, queue, routes.sep(broker)) {
+                candidate.bound = true;
+            }
+        }
+        candidates
+    }
+
+    /// The queue with the lengths of its lists, if there is one.
+    fn measure(&mut self, candidate: Candidate, in_full: bool) -> Option<Present> {
+        let Candidate {
+            db,
+            ref name,
+            ref sep,
+            ref priorities,
+            ..
+        } = candidate;
+        let mut steps: BTreeSet<u8> = priorities.clone();
+        if in_full {
+            steps.extend(0..10);
+        } else {
+            steps.extend(PRIORITY_STEPS);
+        }
+        let mut lists = Vec::new();
+        let mut length = 0_u64;
+        for priority in steps {
+            let list = match priority {
+                0 => name.clone(),
+                n => [name.as_slice(), sep, n.to_string().as_bytes()].concat(),
+            };
+            let shown = self.look.key(db, &list);
+            if let Some(shown) = shown.filter(|key| key.kind == KeyType::List) {
+                length += shown.len;
+                lists.push((priority, shown));
+            }
+        }
+        if self.other_transport {
+            // celery-redis-plus keeps them in a sorted set.
+            let (prefix, queue) = name.split_at_checked(candidate.prefix)?;
+            let zset = [prefix, b"queue:", queue].concat();
+            let shown = self.look.key(db, &zset);
+            length += shown
+                .filter(|key| key.kind == KeyType::Zset)
+                .map_or(0, |key| key.len);
+        }
+        (candidate.bound || length > 0).then_some(Present {
+            candidate,
+            lists,
+            length,
+        })
+    }
+
+    /// Notes the queue, after reading some of its messages. `left` are the queues
+    /// that still want to be read, this one among them.
+    fn queue(&mut self, queue: Present, left: u64, nodes: u64) {
+        let read = self.message_bytes.checked_div(left).map(|share| {
+            let most = share.clamp(LEAST_SHARE, QUEUE_BYTES);
+            self.messages(&queue, most, nodes)
+        });
+        let read = read.unwrap_or_default();
+        let Present {
+            candidate,
+            lists,
+            length,
+        } = queue;
+        // A list of somebody else's that happens to be called like a queue.
+        let vouched = candidate.bound || candidate.known;
+        if !vouched && read.messages == 0 && read.strangers > 0 {
+            return;
+        }
+        self.broker_dbs.insert(candidate.db);
+        if !candidate.known {
+            for (_, list) in &lists {
+                known::seen(candidate.db, list.name(), Class::Queue, KeyType::List);
+            }
+        }
+        self.evidence.queues.push(Queue {
+            name: candidate.name,
+            prefix: candidate.prefix,
+            db: number(candidate.db),
+            length,
+            per_priority: lists.iter().map(|(n, list)| (*n, list.len)).collect(),
+            maintenance: candidate.maintenance,
+            bound: candidate.bound,
+            oldest_message_ms: read.oldest_ms,
+        });
+    }
+
+    fn messages(&mut self, queue: &Present, most: u64, nodes: u64) -> Read {
+        let mut read = Read::default();
+        for (_, list) in &queue.lists {
+            let most = (most / queue.lists.len() as u64).min(self.message_bytes);
+            let found = self.ends(list, most, nodes);
+            for element in found.iter().filter_map(Value::str) {
+                self.message_bytes = self.message_bytes.saturating_sub(element.len() as u64);
+                let Some(message) = envelope::read(element) else {
+                    read.strangers += 1;
+                    continue;
+                };
+                read.messages += 1;
+                if let Some(at_ms) = message.published_at_ms() {
+                    let oldest_ms = read.oldest_ms.map_or(at_ms, |oldest| oldest.min(at_ms));
+                    read.oldest_ms = Some(oldest_ms);
+                }
+                let Candidate { db, name, .. } = &queue.candidate;
+                self.sightings
+                    .add(number(*db), name, Place::Queue, &message);
+            }
+        }
+        read
+    }
+
+    /// Messages from both ends of a list, about `most` bytes of them.
+    ///
+    /// The server tells the length of no single message without copying it. So
+    /// what is copied goes by the mean of those that were measured, which begin
+    /// at the newest; and where some of these are much longer than the newest,
+    /// only the newest are read. Beyond the nodes measured one long message may
+    /// still be met: it is copied once.
+    fn ends(&mut self, list: &Shown, most: u64, nodes: u64) -> Vec<Value> {
+        let nodes = u32::try_from(nodes).unwrap_or(FEW_NODES);
+        let bytes = self.look.bytes(list, nodes);
+        let at_head = match bytes {
+            ..=SMALL_LIST => bytes,
+            _ => self.look.bytes(list, FEW_NODES),
+        };
+        let uneven = bytes > at_head.saturating_mul(2);
+        let mean = (if uneven { at_head } else { bytes } / list.len.max(1)).max(1);
+        let count = (most / mean / 2).min(MOST_MESSAGES);
+        if count == 0 || (bytes > SMALL_LIST && mean > LONGEST_MEAN) {
+            return Vec::new();
+        }
+        let (newest, oldest) = ((count - 1).to_string(), format!("-{count}"));
+        if uneven {
+            return self.range(list, "0", &newest);
+        }
+        if list.len <= 2 * count {
+            return self.range(list, "0", "-1");
+        }
+        let mut found = self.range(list, &oldest, "-1");
+        found.extend(self.range(list, "0", &newest));
+        found
+    }
+
+    fn range(&mut self, list: &Shown, from: &str, to: &str) -> Vec<Value> {
+        let words = [from.as_bytes(), to.as_bytes()];
+        elements(self.look.ask(list, c"LRANGE", &words))
+    }
+}
+
+fn elements(reply: Value) -> Vec<Value> {
+    match reply {
+        Value::Array(elements) => elements,
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a queue is for tasks: control queues, their answers and monitors are
+/// not.
+fn is_work(queue: &[u8]) -> bool {
+    !queue.ends_with(b".pidbox") && queue != b"celeryev" && !queue.starts_with(b"celeryev.")
+}
+
+/// The broker a list belongs to: the one with the longest prefix that fits.
+fn broker_of(brokers: &BTreeSet<Broker>, db: i32, list: &[u8]) -> Broker {
+    let prefix = brokers
+        .iter()
+        .filter(|(broker_db, prefix)| *broker_db == db && list.starts_with(prefix))
+        .map(|(_, prefix)| prefix)
+        .max_by_key(|prefix| prefix.len());
+    (db, prefix.cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_queues_and_monitors_are_no_work() {
+        for (queue, expected) in [
+            ("celery", true),
+            ("celeryev-like", true),
+            ("", true),
+            ("w1@lab.celery.pidbox", false),
+            (
+                "6f1e0b9a-0000-3000-8000-000000000002.reply.celery.pidbox",
+                false,
+            ),
+            ("w1@lab.other.pidbox", false),
+            ("celeryev", false),
+            ("celeryev.6f1e0b9a-0000-3000-8000-000000000002", false),
+        ] {
+            assert_eq!(is_work(queue.as_bytes()), expected, "{queue}");
+        }
+    }
+
+    #[test]
+    fn a_list_belongs_to_the_longest_prefix_of_its_database() {
+        let brokers: BTreeSet<Broker> = [(0, ""), (0, "a"), (0, "ab:"), (1, "abc")]
+            .map(|(db, prefix)| (db, prefix.as_bytes().to_vec()))
+            .into();
+        for (db, list, expected) in [
+            (0, "celery", ""),
+            (0, "acelery", "a"),
+            (0, "ab:celery", "ab:"),
+            (0, "abcelery", "a"),
+            (1, "abcelery", "abc"),
+            (1, "celery", ""),
+            (7, "celery", ""),
+        ] {
+            let found = broker_of(&brokers, db, list.as_bytes());
+            assert_eq!(found, (db, expected.as_bytes().to_vec()), "{db} {list}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! RedBeat's lock, schedule and entries.
+
+use std::collections::BTreeSet;
+
+use super::look::{Field, Shown, scored};
+use super::{Gathering, number, seconds_to_ms};
+use crate::core::beat::{Entry, Hold, RedBeat};
+use crate::core::celery::redbeat::{MAX_FIELD, Schedule, read_definition, read_meta};
+use crate::core::keys::{Class, KeyType};
+use crate::known;
+
+/// Members of one schedule that are all looked at.
+const ALL: u64 = 300;
+
+/// Of a longer schedule: those that fell due last, which a dead beat leaves
+/// behind; those due next, which a live one has just run; those due first, which
+/// a live one has left behind; and finished ones. Entries that are disabled keep
+/// their place, so the first of the past may be of no account.
+const PARTS: [(&std::ffi::CStr, Bound, Bound, &[u8]); 4] = [
+    (c"ZREVRANGEBYSCORE", Bound::Now, Bound::Zero, b"120"),
+    (c"ZRANGEBYSCORE", Bound::AfterNow, Bound::Infinity, b"80"),
+    (c"ZRANGEBYSCORE", Bound::Zero, Bound::Now, b"80"),
+    (
+        c"ZRANGEBYSCORE",
+        Bound::MinusInfinity,
+        Bound::BelowZero,
+        b"10",
+    ),
+];
+
+#[derive(Clone, Copy)]
+enum Bound {
+    MinusInfinity,
+    BelowZero,
+    Zero,
+    Now,
+    AfterNow,
+    Infinity,
+}
+
+impl Bound {
+    fn text(self, now_s: i64) -> String {
+        match self {
+            Self::MinusInfinity => "-inf".to_owned(),
+            Self::BelowZero => "(0".to_owned(),
+            Self::Zero => "0".to_owned(),
+            Self::Now => now_s.to_string(),
+            Self::AfterNow => format!("({now_s}"),
+            Self::Infinity => "+inf".to_owned(),
+        }
+    }
+}
+
+/// Bytes of entries copied in one call.
+const ENTRY_BYTES: u64 = 512 * 1024;
+
+impl Gathering<'_> {
+    /// Looks for RedBeat behind every prefix, and where a schedule was seen.
+    pub(super) fn redbeat(&mut self) {
+        let mut places: BTreeSet<(i32, Vec<u8>)> = self
+            .places
+            .brokers
+            .iter()
+            .map(|(db, prefix)| (*db, [prefix.as_slice(), b"redbeat::schedule"].concat()))
+            .collect();
+        places.extend(std::mem::take(&mut self.places.schedules));
+        let mut bytes = ENTRY_BYTES;
+        for (db, name) in places {
+            self.redbeat_of(db, &name, &mut bytes);
+        }
+    }
+
+    fn redbeat_of(&mut self, db: i32, name: &[u8], bytes: &mut u64) {
+        let Some(stem) = name.strip_suffix(b"schedule") else {
+            return;
+        };
+        let lock_key = [stem, b"lock"].concat();
+        let lock = self
+            .look
+            .key(db, &lock_key)
+            .filter(|key| key.kind == KeyType::String)
+            .map_or(Hold::Absent, |key| key.hold);
+        let schedule = self
+            .look
+            .key(db, name)
+            .filter(|key| key.kind == KeyType::Zset);
+        if schedule.is_none() && lock == Hold::Absent {
+            return;
+        }
+        let mut found = RedBeat {
+            db: number(db),
+            lock_key,
+            schedule_key: name.to_vec(),
+            lock,
+            ..RedBeat::default()
+        };
+        if let Some(schedule) = schedule {
+            known::seen(db, name, Class::Redbeat, KeyType::Zset);
+            found.total = schedule.len;
+            let members = self.scheduled(&schedule);
+            if (members.len() as u64) < found.total {
+                self.evidence.left_out.push(format!(
+                    "of {} RedBeat entries {} were looked at",
+                    found.total,
+                    members.len()
+                ));
+            }
+            // `redbeat:` of `redbeat::schedule`.
+            let prefix = stem.strip_suffix(b":").unwrap_or(stem);
+            for (member, due_ms) in members {
+                found
+                    .entries
+                    .extend(self.entry(db, prefix, member, due_ms, bytes));
+            }
+        }
+        self.evidence.redbeat.push(found);
+    }
+
+    fn scheduled(&mut self, schedule: &Shown) -> Vec<(Vec<u8>, Option<i64>)> {
+        let mut members = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut add = |reply| {
+            for (member, score) in scored(&reply) {
+                if seen.insert(member.to_vec()) {
+                    members.push((member.to_vec(), seconds_to_ms(score)));
+                }
+            }
+        };
+        if schedule.len <= ALL {
+            add(self
+                .look
+                .ask(schedule, c"ZRANGE", &[b"0", b"-1", b"WITHSCORES"]));
+            return members;
+        }
+        for (command, from, to, count) in PARTS {
+            let now_s = self.now_ms / 1000;
+            let (from, to) = (from.text(now_s), to.text(now_s));
+            let words: [&[u8]; 6] = [
+                from.as_bytes(),
+                to.as_bytes(),
+                b"WITHSCORES",
+                b"LIMIT",
+                b"0",
+                count,
+            ];
+            add(self.look.ask(schedule, command, &words));
+        }
+        members
+    }
+
+    /// `None` where the entry was not looked at: too long, or not the caller's.
+    fn entry(
+        &mut self,
+        db: i32,
+        prefix: &[u8],
+        member: Vec<u8>,
+        due_ms: Option<i64>,
+        bytes: &mut u64,
+    ) -> Option<Entry> {
+        let hidden = self.look.hidden();
+        let hash = self.look.key(db, &member);
+        if self.look.hidden() > hidden {
+            return None;
+        }
+        let mut entry = Entry {
+            name: String::from_utf8_lossy(member.strip_prefix(prefix).unwrap_or(&member))
+                .into_owned(),
+            due_ms,
+            ..Entry::default()
+        };
+        if let Some(hash) = hash.filter(|key| key.kind == KeyType::Hash) {
+            let [definition, meta] = self.fields(&hash, *bytes)?;
+            for value in [&definition, &meta].into_iter().flatten() {
+                *bytes = bytes.saturating_sub(value.len() as u64);
+            }
+            if let Some(definition) = definition.as_deref().and_then(read_definition) {
+                entry.name = definition.name;
+                entry.task = definition.task;
+                entry.enabled = definition.enabled;
+                entry.queue = definition.queue.map(String::into_bytes);
+                entry.has_definition = true;
+                if let Schedule::Interval { every_ms } = definition.schedule {
+                    entry.interval_ms = Some(every_ms);
+                }
+            }
+            entry.last_run_at_ms = meta
+                .as_deref()
+                .and_then(read_meta)
+                .and_then(|meta| meta.last_run_at_ms);
+        }
+        entry.key = member;
+        Some(entry)
+    }
+
+    /// Definition and meta; `None` if the definition is too long to be copied.
+    fn fields(&mut self, hash: &Shown, bytes: u64) -> Option<[Option<Vec<u8>>; 2]> {
+        const NAMES: [&[u8]; 2] = [b"definition", b"meta"];
+        // One look at the whole instead of one at each field: a real entry has
+        // these two and a few hundred bytes.
+        let small = hash.len <= 4 && self.look.bytes(hash, 5) <= bytes.min(MAX_FIELD as u64);
+        if small {
+            let found = self.look.ask(hash, c"HMGET", &NAMES);
+            let mut found = found
+                .array()
+                .iter()
+                .map(|value| value.str().map(<[u8]>::to_vec));
+            return Some([found.next().flatten(), found.next().flatten()]);
+        }
+        let mut found = [None, None];
+        for (name, slot) in NAMES.into_iter().zip(&mut found) {
+            match self.look.field(hash, name, bytes.min(MAX_FIELD as u64)) {
+                Field::Value(value) => *slot = Some(value),
+                Field::TooLong if name == b"definition" => return None,
+                Field::TooLong | Field::Absent => {}
+            }
+        }
+        Some(found)
+    }
+}

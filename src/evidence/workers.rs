@@ -1,0 +1,52 @@
+//! Workers, told by their connections.
+
+use super::{Gathering, number};
+use crate::core::beat::crowds;
+use crate::server::call;
+use crate::server::context::server_info;
+
+/// Connections that CLIENT LIST is asked to describe. Each takes about 3 µs, and
+/// no server before Valkey 9 has a way to ask for some only.
+const MOST_CLIENTS: u64 = 1_000;
+
+impl Gathering<'_> {
+    /// Counts connections on the databases in which a broker was found.
+    ///
+    /// Workers connect to the primary, so a replica knows nothing of them; and
+    /// where queues are no lists, their consumers do not BRPOP.
+    pub(super) fn workers(&mut self) {
+        let ctx = self.look.ctx();
+        if self.other_transport {
+            self.evidence.left_out.push(
+                "workers of celery-redis-plus cannot be told by their connections".to_owned(),
+            );
+            return;
+        }
+        if !ctx.flags().primary() {
+            self.evidence
+                .left_out
+                .push("this is a replica: workers connect to its primary".to_owned());
+            return;
+        }
+        let clients = server_info(ctx, c"clients", c"connected_clients")
+            .and_then(|text| text.trim().parse::<u64>().ok());
+        match clients {
+            Some(clients) if clients <= MOST_CLIENTS => {}
+            Some(clients) => {
+                self.evidence.left_out.push(format!(
+                    "{clients} clients are connected, too many to look for workers among them"
+                ));
+                return;
+            }
+            None => return,
+        }
+        let call::Value::Str(list) = call::read(ctx, c"CLIENT", &[b"LIST"]) else {
+            return;
+        };
+        let mut crowds = crowds(&list);
+        if !self.broker_dbs.is_empty() {
+            crowds.retain(|db, _| self.broker_dbs.iter().any(|broker| number(*broker) == *db));
+        }
+        self.evidence.workers.crowds = Some(crowds);
+    }
+}
