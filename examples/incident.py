@@ -134,9 +134,9 @@ def write_broker_keys(client, now):
     seconds = now.timestamp()
     # A queue with two priorities, read by workers that are off until tonight.
     for _ in range(3):
-        client.lpush("reports", json.dumps(message("shop.nightly_report", "reports")))
+        client.lpush("reports", json.dumps(message("shop.send_report", "reports")))
     for _ in range(2):
-        client.lpush(f"reports{SEP}3", json.dumps(message("shop.nightly_report", "reports")))
+        client.lpush(f"reports{SEP}3", json.dumps(message("shop.send_report", "reports")))
     client.sadd("_kombu.binding.reports", f"reports{SEP}{SEP}reports")
     # Delivered, and waiting for an eta that lies ahead: not stuck.
     for _ in range(3):

@@ -166,9 +166,12 @@ impl Gathering<'_> {
             .take(MOST_IN_FULL)
             .fold(0, |sum, queue| sum + queue.lists.len() as u64);
         let nodes = (ALL_NODES / lists.max(1)).clamp(u64::from(FEW_NODES), MOST_NODES);
-        for (rank, queue) in present.into_iter().enumerate() {
-            let left = waiting.min(MOST_IN_FULL).saturating_sub(rank) as u64;
+        // Only those that hold something want a share of what may be copied.
+        let mut left = waiting.min(MOST_IN_FULL) as u64;
+        for queue in present {
+            let holds_some = queue.length > 0;
             self.queue(queue, left, nodes);
+            left = left.saturating_sub(u64::from(holds_some));
         }
         self.evidence.workers.bound = routes.workers.into_iter().collect();
     }
