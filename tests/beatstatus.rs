@@ -160,6 +160,28 @@ async fn beat_alive_and_nobody_reads_its_queue() {
 }
 
 #[tokio::test]
+async fn an_empty_maintenance_queue_does_not_hide_what_lies_in_the_next() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(binding("maintenance", "maintenance", "maintenance"))
+            .await;
+        conn.run(binding("default", "default", "default")).await;
+        conn.run(
+            Message::new("app.tick", "1")
+                .queue("default")
+                .by_beat()
+                .push(),
+        )
+        .await;
+        let seen = status(&mut conn).await;
+        let publisher = seen.map("publisher");
+        assert_eq!(publisher.text("source"), "beat header", "{seen:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_redbeat_entry_without_definition_is_told() {
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;
