@@ -42,26 +42,25 @@ impl<'a> Schedule<'a> {
         };
         let (left, overdue): (Vec<_>, Vec<_>) = overdue_entries(redbeat, known)
             // It ran something long after this one fell due: it ticked then.
-            .partition(|(_, due)| last_run.is_some_and(|ran| ran > due.saturating_add(sleep)));
-        let overdue = overdue.into_iter().min_by_key(|(_, due)| *due);
+            .partition(|late| last_run.is_some_and(|ran| ran > late.moved_by()));
+        let overdue = overdue.into_iter().max_by_key(|late| late.times(known));
         let mut schedule = Self {
             state: State::Unknown,
             certainty: Certainty::None,
             seen_ms: last_run.max(lock_seen),
-            stood_still_ms: overdue.map(|(_, due)| due.saturating_add(sleep)),
-            left: left.first().map(|(entry, _)| *entry),
+            stood_still_ms: overdue.map(|late| late.moved_by()),
+            left: left.first().map(|late| late.entry),
             text: String::new(),
         };
         let lock = lock_words(redbeat);
         match overdue {
-            Some((entry, due)) => {
-                let by = known.age(due);
-                schedule.judge_overdue(by, sleep, redbeat.lock);
+            Some(late) => {
+                schedule.judge_overdue(known.age(late.due_ms), late.patience_ms, redbeat.lock);
                 schedule.text = format!(
-                    "RedBeat entry {} was due {} ago, a running beat sleeps {} at most, and {lock}",
-                    name(entry.name.as_bytes()),
-                    span(by),
-                    span(sleep)
+                    "RedBeat entry {} was due {} ago, a running beat moves it within {}, and {lock}",
+                    name(late.entry.name.as_bytes()),
+                    span(known.age(late.due_ms)),
+                    span(late.patience_ms)
                 );
             }
             None => {
@@ -80,11 +79,11 @@ impl<'a> Schedule<'a> {
         schedule
     }
 
-    /// Silent after twice the longest sleep. Only when even a lock of the
-    /// default time-out would be gone, and is, no retuned beat explains it.
-    fn judge_overdue(&mut self, by: i64, sleep: i64, lock: Hold) {
+    /// Silent after twice the patience. Only when even a lock of the default
+    /// time-out would be gone, and is, no retuned beat explains it.
+    fn judge_overdue(&mut self, by: i64, patience: i64, lock: Hold) {
         let locked = matches!(lock, Hold::Ttl(_));
-        (self.state, self.certainty) = if by <= sleep.saturating_mul(2) {
+        (self.state, self.certainty) = if by <= patience.saturating_mul(2) {
             (State::Late, Certainty::Inferred)
         } else if by > LOCK_TIMEOUT_MS && !locked {
             (State::Silent, Certainty::Proven)
@@ -157,18 +156,61 @@ fn longest_sleep(redbeat: &RedBeat) -> i64 {
     }
 }
 
-/// Entries of this prefix due longer ago than beat may sleep, and since when.
+/// How late a beat that is busy may be with what it wakes up for, in ms.
+const SLACK_MS: i64 = 5_000;
+
+/// An entry that a running beat would have moved by now.
+#[derive(Clone, Copy)]
+pub struct Overdue<'a> {
+    pub entry: &'a Entry,
+    due_ms: i64,
+    /// How long after it fell due a running beat moves it, in ms.
+    patience_ms: i64,
+}
+
+impl Overdue<'_> {
+    fn moved_by(&self) -> i64 {
+        self.due_ms.saturating_add(self.patience_ms)
+    }
+
+    /// How many times the patience is used up.
+    fn times(&self, known: &Known) -> i64 {
+        known.age(self.due_ms) / self.patience_ms.max(1)
+    }
+}
+
+/// How long after an entry falls due a running beat moves it. For one that it has
+/// run before it wakes up (redbeat/schedulers.py, `tick` sleeps until the next
+/// entry is due); half an interval and the slack, so that silence is told within
+/// two intervals. Of a new one it may not know before its longest sleep ends; and
+/// while a lock runs out, a beat that is only busy must not be taken for dead.
+fn patience(entry: &Entry, lock: Hold, sleep: i64) -> i64 {
+    match (entry.last_run_at_ms, entry.interval_ms) {
+        (Some(_), Some(interval)) if interval > 0 && !matches!(lock, Hold::Ttl(_)) => {
+            (interval.saturating_add(SLACK_MS) / 2).min(sleep)
+        }
+        _ => sleep,
+    }
+}
+
+/// Entries of this prefix that a running beat would have moved by now.
 pub fn overdue_entries<'a>(
     redbeat: &'a RedBeat,
     known: &'a Known,
-) -> impl Iterator<Item = (&'a Entry, i64)> + 'a {
+) -> impl Iterator<Item = Overdue<'a>> + 'a {
     let sleep = longest_sleep(redbeat);
     redbeat
         .entries
         .iter()
         .filter(|entry| is_scheduled(entry))
-        .filter_map(|entry| entry.due_ms.map(|due| (entry, due)))
-        .filter(move |(_, due)| known.age(*due) > sleep)
+        .filter_map(move |entry| {
+            Some(Overdue {
+                entry,
+                due_ms: entry.due_ms?,
+                patience_ms: patience(entry, redbeat.lock, sleep),
+            })
+        })
+        .filter(|late| known.age(late.due_ms) > late.patience_ms)
 }
 
 fn lock_words(redbeat: &RedBeat) -> String {

@@ -459,6 +459,20 @@ fn redbeat_is_taken_for_what_its_keys_prove() {
             says: &["seems silent", "due 15 min ago", "outlives a dead beat"],
         },
         Case {
+            what: "no lock, and an entry it used to run is an interval and a bit overdue",
+            evidence: schedule(Hold::Absent, vec![overdue(70 * S)]),
+            verdict: Verdict::BeatSilent,
+            publisher: REDBEAT_SEEMS_SILENT,
+            says: &["seems silent", "due 70 s ago", "is not there"],
+        },
+        Case {
+            what: "no lock, and an entry it used to run is half an interval overdue",
+            evidence: schedule(Hold::Absent, vec![overdue(40 * S)]),
+            verdict: Verdict::Unknown,
+            publisher: REDBEAT_LATE,
+            says: &["RedBeat is late"],
+        },
+        Case {
             what: "five minutes and a bit: late, not silent",
             evidence: schedule(ttl, vec![overdue(6 * MIN)]),
             verdict: Verdict::Unknown,

@@ -101,7 +101,7 @@ fn overdue(
     let late = evidence
         .redbeat
         .iter()
-        .any(|r| overdue_entries(r, known).any(|(entry, _)| entry.task == task));
+        .any(|r| overdue_entries(r, known).any(|late| late.entry.task == task));
     if late {
         return Some(true);
     }
