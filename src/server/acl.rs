@@ -53,6 +53,10 @@ impl User {
     /// Whether it may do that to the key.
     #[must_use]
     pub fn may(&self, right: Right, name: &Str) -> bool {
+        self.may_lent(right, name.ptr())
+    }
+
+    pub(super) fn may_lent(&self, right: Right, name: *mut raw::RedisModuleString) -> bool {
         let Some(check) = api!(RedisModule_ACLCheckKeyPermissions) else {
             return true;
         };
@@ -61,7 +65,7 @@ impl User {
             Right::Change => UPDATE | DELETE,
         };
         // SAFETY: user and name are live.
-        unsafe { check(self.0, name.ptr(), flags) == 0 }
+        unsafe { check(self.0, name, flags) == 0 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The context of one callback, and what it tells about the server.
 
+use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 
 use redis_module::raw;
@@ -38,6 +39,13 @@ impl Flags {
     pub const fn loading(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_LOADING)
             || self.has(raw::REDISMODULE_CTX_FLAGS_ASYNC_LOADING)
+    }
+
+    /// A child saves, rewrites or sends the data set: what is written now is copied,
+    /// page by page.
+    #[must_use]
+    pub const fn saving(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_ACTIVE_CHILD)
     }
 
     /// Part of a cluster.
@@ -158,22 +166,79 @@ pub fn writes_paused() -> bool {
     unsafe { avoid() != 0 }
 }
 
+/// Whether memory is at `maxmemory`, by the server's own count.
+#[must_use]
+pub fn memory_full() -> bool {
+    let Some(ratio) = api!(RedisModule_GetUsedMemoryRatio) else {
+        return false;
+    };
+    // SAFETY: takes nothing and only reads state.
+    unsafe { ratio() >= 1.0 }
+}
+
+/// How far the slowest replica is behind in bytes, by what it has acknowledged;
+/// 0 without replicas. Costs what `INFO replication` costs.
+pub fn replica_lag_bytes(ctx: Ctx<'_>) -> u64 {
+    let Some(info) = Info::of(ctx, c"replication") else {
+        return 0;
+    };
+    let number = |text: &str| text.parse::<u64>().ok();
+    let Some(sent) = info
+        .field(c"master_repl_offset")
+        .as_deref()
+        .and_then(number)
+    else {
+        return 0;
+    };
+    let acknowledged = (0..MOST_REPLICAS)
+        .map_while(|n| info.field(&CString::new(format!("slave{n}")).ok()?))
+        .filter(|replica| replica.contains("state=online"))
+        .filter_map(|replica| {
+            let offset = replica
+                .split(',')
+                .find_map(|part| part.strip_prefix("offset="));
+            offset.and_then(number)
+        })
+        .min();
+    acknowledged.map_or(0, |offset| sent.saturating_sub(offset))
+}
+
+/// Replicas looked at for their lag.
+const MOST_REPLICAS: u32 = 64;
+
+/// A section of INFO. Freed on drop.
+struct Info<'a> {
+    ctx: Ctx<'a>,
+    data: *mut raw::RedisModuleServerInfoData,
+}
+
+impl<'a> Info<'a> {
+    fn of(ctx: Ctx<'a>, section: &CStr) -> Option<Self> {
+        let load = api!(RedisModule_GetServerInfo)?;
+        // SAFETY: the context is live and the section's name ends in NUL.
+        let data = unsafe { load(ctx.ptr, section.as_ptr()) };
+        (!data.is_null()).then(|| Self { ctx, data })
+    }
+
+    fn field(&self, name: &CStr) -> Option<String> {
+        let look = api!(RedisModule_ServerInfoGetField)?;
+        // SAFETY: the data are live and the field's name ends in NUL. Without a
+        // context no automatic memory would free the string a second time.
+        let value = unsafe { look(std::ptr::null_mut(), self.data, name.as_ptr()) };
+        super::Str::own(value).map(|s| String::from_utf8_lossy(s.bytes()).into_owned())
+    }
+}
+
+impl Drop for Info<'_> {
+    fn drop(&mut self) {
+        if let Some(free) = api!(RedisModule_FreeServerInfo) {
+            // SAFETY: made for us and freed once.
+            unsafe { free(self.ctx.ptr, self.data) }
+        }
+    }
+}
+
 /// A field of `INFO section`, as text. Costs what `INFO section` costs.
-pub fn server_info(
-    ctx: Ctx<'_>,
-    section: &std::ffi::CStr,
-    field: &std::ffi::CStr,
-) -> Option<String> {
-    let load = api!(RedisModule_GetServerInfo)?;
-    let look = api!(RedisModule_ServerInfoGetField)?;
-    let free = api!(RedisModule_FreeServerInfo)?;
-    // SAFETY: the context is live and the section's name ends in NUL.
-    let info = unsafe { load(ctx.ptr, section.as_ptr()) };
-    // SAFETY: `info` is what the API just made, and the field's name ends in NUL.
-    // Without a context no automatic memory would free the string a second time.
-    let value = unsafe { look(std::ptr::null_mut(), info, field.as_ptr()) };
-    let text = super::Str::own(value).map(|s| String::from_utf8_lossy(s.bytes()).into_owned());
-    // SAFETY: freed once, after its last use.
-    unsafe { free(ctx.ptr, info) };
-    text
+pub fn server_info(ctx: Ctx<'_>, section: &CStr, field: &CStr) -> Option<String> {
+    Info::of(ctx, section)?.field(field)
 }

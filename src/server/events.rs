@@ -1,6 +1,7 @@
 //! What the server tells without being asked: writes to keys, and its own life.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redis_module::raw;
 
@@ -125,6 +126,44 @@ pub trait OnTurn {
     fn turn(ctx: Ctx<'_>, turn: Turn);
 }
 
+/// Turns of the event loop since [`count_turns`] was told to count.
+static TURNS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts the turns of the server's event loop, or stops counting. With nobody
+/// else at work a turn comes only when a timer does; each request of a client is
+/// one more. `false` where the server does not tell (before 7.0).
+pub fn count_turns(ctx: Ctx<'_>, on: bool) -> bool {
+    let Some(subscribe) = api!(RedisModule_SubscribeToServerEvent) else {
+        return false;
+    };
+    let event = raw::RedisModuleEvent {
+        id: EVENT_LOOP,
+        dataver: 1,
+    };
+    let callback: raw::RedisModuleEventCallback = if on { Some(looped) } else { None };
+    // SAFETY: the context is live; an unknown event is refused, and no callback
+    // ends the subscription.
+    unsafe { subscribe(ctx.ptr(), event, callback) == 0 }
+}
+
+/// The turns counted since the last call.
+pub fn take_turns() -> u64 {
+    TURNS.swap(0, Relaxed)
+}
+
+unsafe extern "C" fn looped(
+    _ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    sub: u64,
+    _data: *mut c_void,
+) {
+    const AFTER_SLEEP: u64 = 1;
+    if sub == AFTER_SLEEP {
+        TURNS.fetch_add(1, Relaxed);
+    }
+}
+
+const EVENT_LOOP: u64 = 15;
 const ROLE: u64 = 0;
 const LOADING: u64 = 3;
 const CRON: u64 = 8;

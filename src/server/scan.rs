@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use redis_module::raw;
 
+use super::acl::{Right, User};
 use super::guard::guard;
 use super::key::Key;
 use super::string::lent_bytes;
@@ -29,6 +30,12 @@ impl Found<'_> {
     #[must_use]
     pub const fn key(&self) -> &Key<'_> {
         &self.key
+    }
+
+    /// Whether the user may do that to it.
+    #[must_use]
+    pub fn permits(&self, user: &User, right: Right) -> bool {
+        user.may_lent(right, self.name)
     }
 
     /// Its name, to keep beyond the callback.

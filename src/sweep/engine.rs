@@ -1,18 +1,18 @@
 //! Jobs and their slices.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Cost, Job, Order, Run, Scope, Turn};
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
 use crate::server::acl::User;
 use crate::server::command::{Answers, Outcome, Waiting};
-use crate::server::context::{now_ms, writes_paused};
+use crate::server::context::{memory_full, now_ms, replica_lag_bytes, writes_paused};
 use crate::server::guard::guard;
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, acl};
+use crate::server::{Ctx, MainCell, acl, events};
 use crate::{settings, stats};
 
 /// Jobs that run or wait at once; more are refused.
@@ -36,6 +36,24 @@ const READ_AT_ONCE: usize = crate::core::celery::result::MAX_PAYLOAD;
 
 /// How long a job that may not go on now rests, in ms.
 const REST_MS: u64 = 50;
+
+/// Writes in a slice, and the rest behind it in ms, while a sweep holds back: a few
+/// thousand writes a second at most.
+const HELD_BACK_WRITES: u64 = 50;
+const HELD_BACK_MS: u64 = 20;
+
+/// How often replicas are asked for their lag.
+const LAG_ASKED: Duration = Duration::from_millis(100);
+
+/// Bytes that a replica may be behind before a sweep rests for it. Replicas
+/// acknowledge once a second, so a sweep at its default speed of writing has 10 MB
+/// under way; the server drops a replica at 64 MB to 256 MB
+/// (client-output-buffer-limit, Redis 6.2 to 8.2).
+const MOST_LAG: u64 = 32 * 1024 * 1024;
+
+/// Turns of the event loop between two slices that do not mean that a client is at
+/// work: our own timer, the server's, one more.
+const IDLE_TURNS: u64 = 3;
 
 /// What a write costs on top of the slice that did it, in µs: it is sent to
 /// replicas and AOF after the slice. Measured at 40 to 100 % of the write itself.
@@ -64,6 +82,49 @@ struct Jobs {
     /// meanwhile.
     on_turn: Option<u64>,
     stop_on_turn: Option<&'static str>,
+    pace: Pace,
+}
+
+/// What the main thread is owed between slices.
+#[derive(Default)]
+struct Pace {
+    /// Time that the last slices owe it, in µs.
+    owed_us: u64,
+    /// When the last slice ended.
+    ended: Option<Instant>,
+    /// The server tells the turns of its event loop.
+    counts_turns: bool,
+    /// Nobody else was at work since the last slice.
+    idle: bool,
+}
+
+impl Pace {
+    /// A slice begins: what the main thread has had since the last is settled.
+    fn begin(&mut self) {
+        let had = self.ended.map_or(Duration::MAX, |ended| ended.elapsed());
+        let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
+        self.owed_us = self.owed_us.saturating_sub(had_us);
+        self.idle = self.counts_turns && events::take_turns() <= IDLE_TURNS;
+    }
+
+    /// A slice has ended: how long to wait for the next, in ms. While others are
+    /// at work they get their share; while nobody is, there is nobody to wait for.
+    fn end(&mut self, spent_us: u64, writes: u64, settings: &Settings) -> u64 {
+        self.ended = Some(Instant::now());
+        let share = settings.cpu_percent.clamp(1, 90);
+        let busy_us = spent_us + writes * WRITE_AFTER_US;
+        let for_share = if self.idle {
+            0
+        } else {
+            busy_us * (100 - share) / share
+        };
+        let for_writes = (writes * 1_000_000)
+            .checked_div(settings.max_writes_per_sec)
+            .unwrap_or(0)
+            .saturating_sub(spent_us);
+        self.owed_us += for_share.max(for_writes);
+        (self.owed_us / 1_000).max(1)
+    }
 }
 
 static JOBS: MainCell<Option<Jobs>> = MainCell::new(None);
@@ -117,6 +178,7 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
             pending: VecDeque::new(),
             expected: None,
             rests: None,
+            lag_due: None,
             run: Run {
                 started_ms: now_ms(),
                 ..Run::default()
@@ -124,6 +186,10 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
         });
         if jobs.timer.is_none() && jobs.on_turn.is_none() {
             jobs.timer = Timer::arm::<Slice>(ctx, 0);
+            jobs.pace = Pace {
+                counts_turns: events::count_turns(ctx, true),
+                ..Pace::default()
+            };
         }
         id
     })
@@ -212,7 +278,11 @@ impl Answers for Clients {
 struct Slice;
 
 enum Step {
-    Again { writes: u64 },
+    Again {
+        writes: u64,
+        /// Why it goes slowly, if it does.
+        held_back: Option<&'static str>,
+    },
     Rest(&'static str),
     Done,
     Failed(String),
@@ -225,6 +295,7 @@ impl Task for Slice {
             return;
         };
         let current = settings::now();
+        with(|jobs| jobs.pace.begin());
         let started = Instant::now();
         let step = guard(|| job.slice(ctx, &current.settings))
             .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
@@ -233,13 +304,20 @@ impl Task for Slice {
         job.run.slices += 1;
         stats::slice(spent_us);
         let wait_ms = match &step {
-            Step::Again { writes } => pace_ms(spent_us, *writes, &current.settings),
+            Step::Again { writes, held_back } => {
+                let pace_ms = with(|jobs| jobs.pace.end(spent_us, *writes, &current.settings));
+                if held_back.is_some() {
+                    pace_ms.max(HELD_BACK_MS)
+                } else {
+                    pace_ms
+                }
+            }
             Step::Rest(_) => REST_MS,
             Step::Done | Step::Failed(_) => 1,
         };
         match step {
-            Step::Again { .. } => {
-                job.rests = None;
+            Step::Again { held_back, .. } => {
+                job.rests = held_back;
                 with(|jobs| jobs.give_back(job));
             }
             Step::Rest(why) => {
@@ -264,18 +342,6 @@ impl Task for Slice {
         }
         with(|jobs| jobs.rearm(ctx, wait_ms));
     }
-}
-
-/// How long the main thread has to itself after a slice, in ms.
-fn pace_ms(spent_us: u64, writes: u64, settings: &Settings) -> u64 {
-    let busy_us = spent_us + writes * WRITE_AFTER_US;
-    let share = settings.cpu_percent.clamp(1, 90);
-    let for_share = busy_us * (100 - share) / share;
-    let for_writes = (writes * 1_000_000)
-        .checked_div(settings.max_writes_per_sec)
-        .unwrap_or(0)
-        .saturating_sub(spent_us);
-    for_share.max(for_writes).div_ceil(1_000).max(1)
 }
 
 impl Jobs {
@@ -304,7 +370,9 @@ impl Jobs {
     }
 
     fn rearm(&mut self, ctx: Ctx<'_>, ms: u64) {
-        if !self.running.is_empty() && self.timer.is_none() {
+        if self.running.is_empty() {
+            events::count_turns(ctx, false);
+        } else if self.timer.is_none() {
             self.timer = Timer::arm::<Slice>(ctx, ms);
         }
     }
@@ -373,6 +441,9 @@ impl Job {
             if writes_paused() {
                 return Step::Rest("writes are paused");
             }
+            if self.replicas_lag(ctx) {
+                return Step::Rest("a replica is behind");
+            }
         }
         let user = match &self.order.user {
             Some(name) if acl::available() => match User::named(name) {
@@ -399,11 +470,36 @@ impl Job {
             cluster: flags.cluster(),
             user: user.as_ref(),
         };
-        self.work(&turn, settings.slice_us)
+        let held_back = if !self.order.visitor.writes() {
+            None
+        } else if flags.saving() {
+            Some("slowly: the server saves, and what is written is copied")
+        } else if memory_full() {
+            Some("slowly: memory is at maxmemory")
+        } else {
+            None
+        };
+        self.work(&turn, settings.slice_us, held_back)
+    }
+
+    /// Whether a replica is too far behind to be sent more.
+    fn replicas_lag(&mut self, ctx: Ctx<'_>) -> bool {
+        if self.lag_due.is_some_and(|due| Instant::now() < due) {
+            return false;
+        }
+        let lags = replica_lag_bytes(ctx) > MOST_LAG;
+        // One that lags is asked again at the next slice.
+        self.lag_due = (!lags).then(|| Instant::now() + LAG_ASKED);
+        lags
     }
 
     /// Scans and handles keys until the time or the portion of writes is used up.
-    fn work(&mut self, turn: &Turn<'_>, slice_us: u64) -> Step {
+    fn work(&mut self, turn: &Turn<'_>, slice_us: u64, held_back: Option<&'static str>) -> Step {
+        let most_writes = if held_back.is_some() {
+            HELD_BACK_WRITES
+        } else {
+            MOST_WRITES
+        };
         let started = Instant::now();
         let mut spent = Cost::default();
         let (mut looks, mut bytes) = (0_u32, 0_u64);
@@ -422,7 +518,7 @@ impl Job {
                 return Step::Done;
             }
             looks += 1;
-            if spent.writes >= MOST_WRITES {
+            if spent.writes >= most_writes {
                 break;
             }
             if looks >= KEYS_PER_CLOCK || bytes >= BYTES_PER_CLOCK {
@@ -434,6 +530,7 @@ impl Job {
         }
         Step::Again {
             writes: spent.writes,
+            held_back,
         }
     }
 
@@ -457,7 +554,7 @@ impl Job {
         let more = cursor.step(turn.ctx, |found| {
             shown += 1;
             *bytes += found.key().len().min(READ_AT_ONCE) as u64;
-            pending.extend(visitor.sift(&found, db, turn.now_ms));
+            pending.extend(visitor.sift(&found, turn, db));
         });
         self.run.scanned += shown;
         if !more {

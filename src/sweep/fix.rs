@@ -223,7 +223,7 @@ impl Fix {
 }
 
 impl Visitor for Fix {
-    fn sift(&mut self, found: &Found<'_>, db: i32, now_ms: i64) -> Option<Kept> {
+    fn sift(&mut self, found: &Found<'_>, turn: &Turn<'_>, db: i32) -> Option<Kept> {
         let name = found.name();
         let kind = found.key().kind()?;
         let class = self.names.class(name, kind);
@@ -249,7 +249,7 @@ impl Visitor for Fix {
             return None;
         }
         if class == Class::TaskResult {
-            let decided = self.decide(found.key(), now_ms, true);
+            let decided = self.decide(found.key(), turn.now_ms, true);
             if let Some(decided @ Decided { change: None, .. }) = decided {
                 self.settle(None, decided);
                 return None;
@@ -352,7 +352,7 @@ const SHORTEST_DATED: usize = 35;
 /// no date can be read. Reads no more than the payload bound, and notes what the
 /// result says of its task. `None` if the value cannot be read inside a scan.
 #[allow(clippy::option_option, reason = "not yet read is not undated")]
-fn date(key: &key::Key<'_>, inside_scan: bool) -> Option<Option<i64>> {
+pub fn date(key: &key::Key<'_>, inside_scan: bool) -> Option<Option<i64>> {
     if !(SHORTEST_DATED..=result::MAX_PAYLOAD).contains(&key.len()) {
         return Some(None);
     }

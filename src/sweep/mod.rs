@@ -12,6 +12,7 @@ pub mod lists;
 pub mod report;
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::core::keys::{Class, KeyType};
 use crate::core::policy::{Change, Ttl};
@@ -88,7 +89,7 @@ pub struct Turn<'a> {
 /// What a pass is for.
 pub trait Visitor {
     /// Looks at a key inside the scan's callback and keeps it if more is to be done.
-    fn sift(&mut self, found: &Found<'_>, db: i32, now_ms: i64) -> Option<Kept>;
+    fn sift(&mut self, found: &Found<'_>, turn: &Turn<'_>, db: i32) -> Option<Kept>;
     /// Does the rest.
     fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost;
     /// Whether it writes: then it runs on a primary only, one at a time, and rests
@@ -156,7 +157,9 @@ pub struct Job {
     db_done: bool,
     pending: VecDeque<Kept>,
     expected: Option<u64>,
-    /// Why it rests, if it does.
+    /// Why it rests or goes slowly, if it does.
     rests: Option<&'static str>,
+    /// When replicas are asked for their lag again.
+    lag_due: Option<Instant>,
     run: Run,
 }

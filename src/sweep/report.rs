@@ -1,5 +1,6 @@
 //! SCAN's work: counting, and changing nothing.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::{Cost, Kept, Run, Turn, Visitor, fix, lists};
@@ -18,7 +19,8 @@ use crate::server::{Ctx, call, context, key};
 pub enum Memory {
     /// Every element of every value.
     Exact,
-    /// Five elements of each aggregate, as MEMORY USAGE does by itself.
+    /// Five elements of each aggregate, as MEMORY USAGE does by itself, and one in
+    /// a few of the strings that are alike.
     Sample,
     /// Not at all.
     Off,
@@ -42,7 +44,34 @@ pub struct Report {
     names: Rc<Names>,
     settings: Rc<Settings>,
     tally: Tally,
+    sizes: Sizes,
     skipped_noperm: u64,
+}
+
+/// What strings of one name and value length were measured to take. Of two such
+/// strings only the spare room of an appended one and the encoding of a short
+/// number differ, so one in a few is measured and stands for the next ones.
+#[derive(Default)]
+struct Sizes(HashMap<(usize, u64), (u64, u8)>);
+
+impl Sizes {
+    /// Lengths remembered.
+    const MOST: usize = 4_096;
+    /// Strings that one measured string stands for.
+    const STANDS_FOR: u8 = 15;
+
+    /// What a string of these lengths takes, unless it is time to measure one.
+    fn known(&mut self, name: usize, value: u64) -> Option<u64> {
+        let (bytes, left) = self.0.get_mut(&(name, value))?;
+        *left = left.checked_sub(1)?;
+        Some(*bytes)
+    }
+
+    fn measured(&mut self, name: usize, value: u64, bytes: u64) {
+        if self.0.len() < Self::MOST || self.0.contains_key(&(name, value)) {
+            self.0.insert((name, value), (bytes, Self::STANDS_FOR));
+        }
+    }
 }
 
 impl Report {
@@ -58,21 +87,58 @@ impl Report {
             order,
             names,
             settings,
+            sizes: Sizes::default(),
             skipped_noperm: 0,
         }
     }
 
-    fn bytes(&self, turn: &Turn<'_>, kept: &Kept) -> u64 {
+    fn bytes(&mut self, turn: &Turn<'_>, kept: &Kept) -> u64 {
         match self.order.memory {
             Memory::Off => 0,
-            Memory::Sample => call::memory_usage(turn.ctx, &kept.name, 5),
+            Memory::Sample => {
+                let bytes = call::memory_usage(turn.ctx, &kept.name, 5);
+                if kept.kind == KeyType::String {
+                    let name = kept.name.bytes().len();
+                    self.sizes.measured(name, kept.len, bytes);
+                }
+                bytes
+            }
             Memory::Exact => call::memory_usage(turn.ctx, &kept.name, 0),
         }
+    }
+
+    /// Counts a string inside the scan, where nothing has to be asked about it:
+    /// most keys are such. `false` if something has.
+    fn count_at_once(&mut self, found: &Found<'_>, turn: &Turn<'_>, seen: &mut Seen<'_>) -> bool {
+        let bytes = match self.order.memory {
+            Memory::Off => Some(0),
+            Memory::Sample => self.sizes.known(seen.name.len(), seen.elements),
+            Memory::Exact => None,
+        };
+        let Some(bytes) = bytes else {
+            return false;
+        };
+        if seen.class == Class::TaskResult {
+            let Some(since_ms) = fix::date(found.key(), true) else {
+                return false;
+            };
+            seen.since_ms = since_ms;
+        }
+        seen.bytes = bytes;
+        if turn
+            .user
+            .is_some_and(|user| !found.permits(user, Right::Access))
+        {
+            self.skipped_noperm += 1;
+        } else {
+            self.tally.add(seen);
+        }
+        true
     }
 }
 
 impl Visitor for Report {
-    fn sift(&mut self, found: &Found<'_>, db: i32, _now_ms: i64) -> Option<Kept> {
+    fn sift(&mut self, found: &Found<'_>, turn: &Turn<'_>, db: i32) -> Option<Kept> {
         let name = found.name();
         if !name.starts_with(&self.order.prefix)
             || self
@@ -86,7 +152,23 @@ impl Visitor for Report {
         let kind = found.key().kind()?;
         let class = self.names.class(name, kind);
         known::seen(db, name, class, kind);
-        Kept::new(found, db, class, kind, fix::ttl_of(found.key()))
+        let ttl = fix::ttl_of(found.key());
+        if kind == KeyType::String {
+            let mut seen = Seen {
+                db,
+                name,
+                class,
+                kind,
+                ttl,
+                elements: found.key().len() as u64,
+                bytes: 0,
+                since_ms: None,
+            };
+            if self.count_at_once(found, turn, &mut seen) {
+                return None;
+            }
+        }
+        Kept::new(found, db, class, kind, ttl)
     }
 
     fn handle(&mut self, turn: &Turn<'_>, mut kept: Kept) -> Cost {
