@@ -21,3 +21,4 @@ mod hostile; // bytes that are no text, odd values, wrong words
 mod load; // loads, unloads, settings, refused settings
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
+mod sweeps; // sweeps by themselves, several at once, their list, their rights
