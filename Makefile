@@ -18,7 +18,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Redis (about a minute)
+demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Redis (seconds, after the build)
 	@MODULE=$(MODULE) $(NEWEST)/bin/python examples/demo.py
 
 .PHONY: test

@@ -353,3 +353,30 @@ async fn a_sweep_holds_back_while_the_server_saves_and_says_so() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_sweep_notes_when_expected_tasks_finished_and_a_flush_forgets_it() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .setting("sweep-interval", "1s")
+            .setting("expected-tasks", "app.cleanup=1h")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let clock = crate::celery::Clock::of(&mut conn).await;
+        let body = crate::celery::extended("a", "app.cleanup", "FAILURE", clock.ago(30));
+        conn.run(cmd!["SET", "celery-task-meta-a", body]).await;
+        wait_for("the failure to be told", LONG, async || {
+            let seen = conn.fields("HYGIENE.BEATSTATUS").await;
+            match seen.text("verdict").as_str() {
+                "tasks_failing" => Ok(()),
+                _ => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+        conn.run("FLUSHALL").await;
+        let seen = conn.fields("HYGIENE.BEATSTATUS").await;
+        assert_eq!(seen.text("verdict"), "unknown", "{seen:?}");
+    })
+    .await;
+}

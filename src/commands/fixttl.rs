@@ -153,6 +153,7 @@ impl Command for FixTtl {
             pattern: options.pattern,
             limit: options.limit.unwrap_or(0),
             dry_run: options.dry_run.is_some(),
+            learn: !current.settings.expected_tasks.is_empty(),
         };
         let seed = now_ms().unsigned_abs() ^ ctx.client_id().rotate_left(32);
         engine::start_for_client(

@@ -280,7 +280,7 @@ impl Tally {
                     results.no_ttl, results.keys
                 ),
                 advice: "HYGIENE.FIXTTL DRYRUN, then HYGIENE.FIXTTL; \
-                         CONFIG SET hygiene.enforce yes keeps new ones from coming",
+                         HYGIENE.CONFIG SET enforce yes keeps new ones from coming",
             });
         }
         if results.over_max > 0 {
@@ -368,7 +368,7 @@ impl Tally {
                     span::show(settings.default_ttl_ms),
                     span::show(settings.visibility_timeout_ms)
                 ),
-                advice: "CONFIG SET hygiene.default-ttl 1d, where memory allows",
+                advice: "HYGIENE.CONFIG SET default-ttl 1d, where memory allows",
             });
         }
         findings.sort_by_key(|finding| (Reverse(finding.severity), Reverse(finding.bytes)));

@@ -114,6 +114,8 @@ pub enum Turn {
     LoadStarted,
     /// A data set has been read or given up.
     LoadEnded,
+    /// All databases, or one, have been emptied.
+    Flushed,
     /// Two databases have changed places.
     Swapped(i32, i32),
     /// Its periodic round, `hz` times a second.
@@ -165,6 +167,7 @@ unsafe extern "C" fn looped(
 
 const EVENT_LOOP: u64 = 15;
 const ROLE: u64 = 0;
+const FLUSH: u64 = 2;
 const LOADING: u64 = 3;
 const CRON: u64 = 8;
 const SWAPDB: u64 = 11;
@@ -175,7 +178,7 @@ pub fn watch_server<T: OnTurn>(ctx: Ctx<'_>) {
     let Some(subscribe) = api!(RedisModule_SubscribeToServerEvent) else {
         return;
     };
-    for id in [ROLE, LOADING, CRON, SWAPDB, ASYNC_LOAD] {
+    for id in [ROLE, FLUSH, LOADING, CRON, SWAPDB, ASYNC_LOAD] {
         let event = raw::RedisModuleEvent { id, dataver: 1 };
         // SAFETY: called while the module is being loaded; an unknown event is
         // refused, not harmful.
@@ -197,6 +200,7 @@ unsafe extern "C" fn turned<T: OnTurn>(
             (ROLE, 1) => Turn::Replica,
             (LOADING, 0..=2) | (ASYNC_LOAD, 0) => Turn::LoadStarted,
             (LOADING, 3 | 4) | (ASYNC_LOAD, 1 | 2) => Turn::LoadEnded,
+            (FLUSH, 1) => Turn::Flushed,
             (CRON, _) => Turn::Cron,
             (SWAPDB, _) if !data.is_null() => {
                 // SAFETY: with this event the server hands over this struct.

@@ -66,6 +66,7 @@ pub fn round(ctx: Ctx<'_>) {
         pattern: None,
         limit: 0,
         dry_run: false,
+        learn: !current.settings.expected_tasks.is_empty(),
     };
     let seed = now.unsigned_abs();
     let visitor = Fix::new(ctx, order, current.names, seed);

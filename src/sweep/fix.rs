@@ -31,6 +31,8 @@ pub struct FixOrder {
     pub limit: u64,
     /// Only count.
     pub dry_run: bool,
+    /// Read every result, decided by its date or not, for what it says of its task.
+    pub learn: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -87,13 +89,6 @@ impl Fix {
     }
 
     fn apply(&mut self, turn: &Turn<'_>, kept: &Kept, change: Change) -> Cost {
-        if turn
-            .user
-            .is_some_and(|user| !user.may(Right::Change, &kept.name))
-        {
-            self.counts.skipped_noperm += 1;
-            return Cost::default();
-        }
         let mut cost = Cost::default();
         match change {
             Change::Stamp(ms) | Change::Cut(ms) => {
@@ -136,9 +131,10 @@ impl Fix {
         let ttl = ttl_of(key);
         let mut decided = Decided::default();
         let mut finished = None;
-        if self.order.plan.reads_dates(ttl) {
+        let dates = self.order.plan.reads_dates(ttl);
+        if dates || self.order.learn {
             finished = date(key, inside_scan)?;
-            decided.undated = finished.is_none();
+            decided.undated = dates && finished.is_none();
         }
         let draw = self.draw();
         decided.change = self.order.plan.decide(now_ms, ttl, finished, draw);
@@ -180,6 +176,13 @@ impl Fix {
         kept.class = lists::class(turn.ctx, kept.db, kept.name.bytes(), kept.len, bytes);
         if let Some(why) = self.not_ours(kept.class) {
             self.leave(kept.class, why);
+            return Cost::default();
+        }
+        if turn
+            .user
+            .is_some_and(|user| !user.may(Right::Change, &kept.name))
+        {
+            self.counts.skipped_noperm += 1;
             return Cost::default();
         }
         self.counts.matched += 1;
@@ -241,6 +244,13 @@ impl Visitor for Fix {
         }
         if let Some(why) = self.not_ours(class) {
             self.leave(class, why);
+            return None;
+        }
+        if turn
+            .user
+            .is_some_and(|user| !found.permits(user, Right::Change))
+        {
+            self.counts.skipped_noperm += 1;
             return None;
         }
         self.counts.matched += 1;

@@ -109,7 +109,7 @@ impl Report {
 
     /// Counts a string inside the scan, where nothing has to be asked about it:
     /// most keys are such. `false` if something has.
-    fn count_at_once(&mut self, found: &Found<'_>, turn: &Turn<'_>, seen: &mut Seen<'_>) -> bool {
+    fn count_at_once(&mut self, found: &Found<'_>, seen: &mut Seen<'_>) -> bool {
         let bytes = match self.order.memory {
             Memory::Off => Some(0),
             Memory::Sample => self.sizes.known(seen.name.len(), seen.elements),
@@ -125,14 +125,7 @@ impl Report {
             seen.since_ms = since_ms;
         }
         seen.bytes = bytes;
-        if turn
-            .user
-            .is_some_and(|user| !found.permits(user, Right::Access))
-        {
-            self.skipped_noperm += 1;
-        } else {
-            self.tally.add(seen);
-        }
+        self.tally.add(seen);
         true
     }
 }
@@ -147,6 +140,13 @@ impl Visitor for Report {
                 .as_ref()
                 .is_some_and(|glob| !glob.matches(name))
         {
+            return None;
+        }
+        if turn
+            .user
+            .is_some_and(|user| !found.permits(user, Right::Access))
+        {
+            self.skipped_noperm += 1;
             return None;
         }
         let kind = found.key().kind()?;
@@ -164,7 +164,7 @@ impl Visitor for Report {
                 bytes: 0,
                 since_ms: None,
             };
-            if self.count_at_once(found, turn, &mut seen) {
+            if self.count_at_once(found, &mut seen) {
                 return None;
             }
         }
@@ -172,13 +172,6 @@ impl Visitor for Report {
     }
 
     fn handle(&mut self, turn: &Turn<'_>, mut kept: Kept) -> Cost {
-        if turn
-            .user
-            .is_some_and(|user| !user.may(Right::Access, &kept.name))
-        {
-            self.skipped_noperm += 1;
-            return Cost::default();
-        }
         let mut cost = Cost::default();
         let bytes = self.bytes(turn, &kept);
         if self.order.memory == Memory::Exact && kept.kind != KeyType::String {

@@ -80,6 +80,9 @@ fn conclude(
         return (Verdict::Healthy, text);
     }
     let reason = match (beat.source, seen.first()) {
+        (Source::None, _) if !evidence.expected.is_empty() => {
+"nothing that beat leaves was seen: no message and no recent result of the tasks in hygiene.expected-tasks lies here; where workers keep up messages are gone at once, and results name their task only with result_extended".to_owned()
+        }
         (Source::None, _) if evidence.celery_seen => {
             "Celery uses this server, but nothing that beat leaves was seen: stock beat stores no key, so name its tasks in hygiene.expected-tasks".to_owned()
         }
