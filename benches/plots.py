@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#3b6ea5", "#c8702a", "#5a8f4e", "#8a5a99")
+COLOURS = ("#3b6ea5", "#c8702a", "#5a8f4e", "#8a5a99", "#7a7a7a")
 INK, GRID = "#222222", "#dddddd"
 WIDTH, LEFT, RIGHT, TOP = 860, 210, 90, 74
 BAR, BAR_GAP, GROUP_GAP = 11, 2, 10

@@ -35,9 +35,9 @@ class Stat:
         return statistics.median(self.values)
 
     def __str__(self):
-        if len(self.values) == 1:
-            return figure(self.middle)
         least, most = figure(min(self.values)), figure(max(self.values))
+        if least == most:
+            return most
         return f"{figure(self.middle)} [{least} - {most}]"
 
     def bar(self, series):
@@ -311,6 +311,10 @@ def growth_section(measured):
             yield f"![Growth on {server}]({growth_plot_name(server)})"
             yield ""
     for server, parts in measured["servers"].items():
+        for row in parts.get("growth", []):
+            if "failed" in row:
+                yield f"- Not as it should be: {server}, {row['keys']:,} keys: {row['failed']}."
+                yield ""
         sizes = grown(parts)
         if not sizes:
             continue
@@ -324,20 +328,18 @@ def growth_section(measured):
                 seconds = Stat.of([row["runs"][name]["wall_s"] for row in rows])
                 body.append([name, f"{keys:,}", len(rows), cpu, wall, seconds])
         yield from table(["", "keys", "runs", "server CPU us/key", "wall us/key", "wall s"], body)
-        yield "Memory in use beyond that of a server without the module, same data (MB):"
+        yield (
+            "Memory in use beyond that of a server without the module, same data, when idle and "
+            "the most during a run; idle_rss is the resident memory (MB):"
+        )
         yield ""
         yield from table(
-            ["keys", "idle", "during SCAN, most", "during FIXTTL DRYRUN, most", "idle, resident"],
+            ["keys", *next(iter(sizes.values()))[0]["memory"]],
             [
-                [f"{keys:,}"]
-                + [memory_mb(rows, when) for when in ("idle", "scan", "fixttl", "idle_rss")]
+                [f"{keys:,}", *(memory_mb(rows, when) for when in rows[0]["memory"])]
                 for keys, rows in sizes.items()
             ],
         )
-        for row in parts["growth"]:
-            if "failed" in row:
-                yield f"- Not as it should be: {row['keys']:,} keys: {row['failed']}."
-                yield ""
 
 
 def growth_plot_name(server):
@@ -577,11 +579,11 @@ def targets(parts, environment):
 
 def growth_targets(sizes, keys):
     big = sizes.get(keys * 10)
-    for when, what in (("scan", "SCAN"), ("fixttl", "FIXTTL DRYRUN")):
+    for name in ("HYGIENE.SCAN", "FIXTTL DRYRUN"):
         yield Target(
-            f"memory of the module during {what}, {keys * 10:,} keys",
+            f"memory of the module during {name}, {keys * 10:,} keys",
             MEMORY_MB,
-            memory_mb(big, when) if big else None,
+            memory_mb(big, name) if big else None,
             unit=" MB",
         )
     for name in ("HYGIENE.SCAN", "HYGIENE.SCAN MEMORY OFF", "FIXTTL MAXAGE 0", "FIXTTL"):
@@ -633,23 +635,26 @@ def head(measured):
     env = measured["environment"]
     yield "# Benchmarks"
     yield ""
-    yield f"Made by `{env['command']}` on {env['date']}; it took {env.get('minutes', '-')} minutes."
-    yield ""
+    yield from table(
+        ["made by", "on", "minutes", "load before", "load after", "CPU stolen by the host"],
+        [
+            [f"`{run['command']}`", run["date"], run.get("minutes", "-")]
+            + [f"{run['load_before']:.2f}", f"{run.get('load_after', 0):.2f}"]
+            + [f"{run.get('stolen_percent', 0)} %"]
+            for run in measured["runs"]
+        ],
+        left=2,
+    )
     if env["quick"]:
         yield "A quick run on little data: its figures show that the suite works, and no more."
         yield ""
     rows = [
         ["commit", env["commit"]],
         ["module", f"sha256 {env['module_sha256'][:16]}"],
-        ["servers", ", ".join(env["servers"])],
+        ["servers", ", ".join(measured["servers"])],
         ["CPU", f"{env['cpu']}, {env['cores']} cores"],
         ["memory", f"{env['memory_gib']} GiB"],
         ["kernel", f"Linux {env['kernel']}"],
-        [
-            "disturbance",
-            f"load {env['load_before']:.2f} before and {env.get('load_after', 0):.2f} after, "
-            f"{env.get('stolen_percent', 0)} % of CPU time stolen by the host",
-        ],
         [
             "clients",
             f"Python {env['python']}, redis-py {env['redis_py']} "

@@ -3,6 +3,9 @@
     make bench                       everything, as in benches/report.md
     make bench BENCH='--quick'       the same on little data, in a few minutes
 
+All of it takes hours. It can be run in pieces, since figures are compared within
+a server and a part only: --server and --only name a piece, --add keeps the others.
+
 It starts its own servers on free ports and ends them; nothing here passes or
 fails by its speed.
 """
@@ -33,41 +36,71 @@ from processes import Failure, exit_on_sigterm  # noqa: E402
 from servers import MODULE_SETTINGS, SETTINGS, SLOW_US, DataSet, Kind, Server  # noqa: E402
 
 PARTS = [task.name for task in TASKS] + ["growth", "hook"]
-MEASUREMENTS = "measurements.json"
+MEASUREMENTS = {False: "measurements.json", True: "quick.json"}
+FULL = {"keys": 1_000_000, "rounds": 5, "requests": 200_000}
+QUICK = {"keys": 20_000, "rounds": 2, "requests": 20_000}
 SERVERS = ("redis-8.2/bin/redis-server", "valkey-9.1/bin/valkey-server")
-# Which contenders the growth is shown for, and whether they change the data set.
-GROWTH = {
-    "HYGIENE.SCAN": (scan(), False),
-    "HYGIENE.SCAN MEMORY OFF": (scan("MEMORY", "OFF"), False),
-    "FIXTTL MAXAGE 0": (fixttl("TTL", "1h", "MAXAGE", "0"), True),
-    "FIXTTL": (fixttl(), True),
+# What the growth is shown for. The memory is that of what only reads: TTLs take
+# memory of the server's own.
+READING = {
+    "HYGIENE.SCAN": scan(),
+    "HYGIENE.SCAN MEMORY OFF": scan("MEMORY", "OFF"),
+    "FIXTTL DRYRUN": fixttl("DRYRUN"),
 }
+WRITING = {
+    "FIXTTL MAXAGE 0": fixttl("TTL", "1h", "MAXAGE", "0"),
+    "FIXTTL": fixttl(),
+}
+# What may happen to one run without being the end of all.
+FAULTS = (
+    measure.OutOfTime,
+    Failure,
+    RuntimeError,
+    redis.RedisError,
+    subprocess.SubprocessError,
+)
+# Only measurements that agree in these make one report.
+SAME = ("module_sha256", "cpu", "cores", "kernel", "keys", "rounds", "sample", "requests", "idle_s")
 
 
 def options():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--keys", type=int, default=1_000_000, help="results in a data set")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each figure")
+    parser.add_argument("--keys", type=int, help="results in a data set (1000000)")
+    parser.add_argument("--rounds", type=int, help="measurements of each figure (5)")
     parser.add_argument("--server", nargs="+", metavar="PATH", help="server programs")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="little data and two rounds")
-    parser.add_argument("--big", action="store_true", help="growth up to 10 M keys, too")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK['keys']} keys, {QUICK['rounds']} rounds, into target/bench, if not said else",
+    )
+    parser.add_argument(
+        "--big",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="ROUNDS",
+        help="growth up to ten times the keys, too, in so many rounds (1)",
+    )
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the last run measured elsewhere"
+    )
     parser.add_argument("--out", type=Path, help="folder for the report and its plots")
     parser.add_argument("--cli", default="redis-cli", help="the command-line client")
     parser.add_argument("--sample", type=int, help="keys for what starts a process per key")
-    parser.add_argument("--idle", type=float, default=10, help="most seconds of an idle probe")
+    parser.add_argument("--idle", type=float, default=5, help="most seconds of an idle probe")
     parser.add_argument("--deadline", type=float, default=600, help="seconds for one run")
-    parser.add_argument("--requests", type=int, default=200_000, help="of a redis-benchmark run")
+    parser.add_argument("--requests", type=int, help="of a redis-benchmark run (200000)")
     parser.add_argument("--render", type=Path, help="write the report of this file of measurements")
     given = parser.parse_args()
-    if given.quick:
-        given.keys = min(given.keys, 20_000)
-        given.rounds = min(given.rounds, 2)
-        given.requests = min(given.requests, 20_000)
+    for name, value in (QUICK if given.quick else FULL).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
     given.out = given.out or ROOT / ("target/bench" if given.quick else "benches")
-    given.sample = given.sample or max(given.keys // 200, 100)
+    given.sample = given.sample or max(given.keys // 1_000, 100)
     given.only = given.only.split(",")
     unknown = set(given.only) - set(PARTS)
     if unknown:
@@ -98,7 +131,7 @@ def attempt(what, run, *arguments):
     """A contender that fails or is not done in time is noted, and the rest goes on."""
     try:
         return run(*arguments)
-    except (measure.OutOfTime, Failure, RuntimeError, subprocess.SubprocessError) as why:
+    except FAULTS as why:
         say(f"{what}: {why}")
         return {"failed": str(why)}
 
@@ -179,7 +212,7 @@ def growth(kind, given, folder):
     rows = []
     for turn in range(given.rounds):
         for size in sizes:
-            if size > given.keys and turn >= 3:
+            if size > given.keys and turn >= given.big:
                 continue
             say(f"{kind}: growth, round {turn + 1} of {given.rounds}, {size} keys")
             row = attempt(f"{size} keys", grown, kind, given, files[size])
@@ -196,17 +229,13 @@ def grown(kind, given, rdb):
     with Server(kind, module=True, rdb=rdb) as server:
         idle, idle_rss = server.memory()
         row["memory"] = {"idle": idle - without, "idle_rss": idle_rss - without_rss}
-        for name, (run, changes) in GROWTH.items():
-            if not changes:
+        for name, run in READING.items():
+            with measure.watched_memory(server) as seen:
                 row["runs"][name] = measure.alone(server, run, given.cli, given.deadline)
-        # FIXTTL only counts here: TTLs take memory of the server's own.
-        for name, run in (("scan", scan()), ("fixttl", fixttl("DRYRUN"))):
-            most = measure.most_memory(server, run, given.cli, given.deadline)
-            row["memory"][name] = most - without
-    for name, (run, changes) in GROWTH.items():
-        if changes:
-            with Server(kind, module=True, rdb=rdb) as server:
-                row["runs"][name] = measure.alone(server, run, given.cli, given.deadline)
+            row["memory"][name] = max(seen, default=idle) - without
+    for name, run in WRITING.items():
+        with Server(kind, module=True, rdb=rdb) as server:
+            row["runs"][name] = measure.alone(server, run, given.cli, given.deadline)
     return row
 
 
@@ -238,27 +267,38 @@ def stolen_share(since=(0, 0)):
     return ticks[7] - since[0], sum(ticks[:8]) - since[1]
 
 
-def environment(given, found):
-    changed = output_of("git", "status", "--porcelain", "--untracked-files=no")
+def about_this_run():
     arguments = [shown(word) if os.path.isabs(word) else word for word in sys.argv[1:]]
+    options = f" BENCH={shlex.quote(shlex.join(arguments))}" if arguments else ""
     return {
-        "command": f"make bench BENCH={shlex.quote(shlex.join(arguments))}"
-        if arguments
-        else "make bench",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": f"make bench{options}",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+    }
+
+
+def joined(earlier, environment):
+    """Earlier measurements, to be added to, if they are of the same thing."""
+    for name in SAME:
+        was, now = earlier["environment"][name], environment[name]
+        if was != now:
+            raise Failure(f"--add: {name} was {was} and is {now} now; such figures do not compare")
+    return {**earlier, "environment": environment}
+
+
+def environment(given):
+    changed = output_of("git", "status", "--porcelain", "--untracked-files=no")
+    return {
         "commit": output_of("git", "rev-parse", "HEAD") + (" with changes" if changed else ""),
         "module_sha256": output_of("sha256sum", str(MODULE)).split(" ")[0],
         "cpu": field("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": os.uname().release,
-        "load_before": os.getloadavg()[0],
         "python": sys.version.split()[0],
         "redis_py": redis.__version__,
         "hiredis": bool(redis.utils.HIREDIS_AVAILABLE),
         "cli": output_of(given.cli, "--version"),
         "rustc": output_of("rustc", "--version"),
-        "servers": [str(kind) for kind in found],
         "keys": given.keys,
         "rounds": given.rounds,
         "sample": given.sample,
@@ -285,15 +325,19 @@ def main():
         return
     found = kinds(given)
     contenders.build_tools()
-    # On the path, for redis-cli is found there, too.
     program = shutil.which("redis-benchmark")
-    measured = {"environment": environment(given, found), "servers": {}}
-    kept = contenders.TOOLS / MEASUREMENTS
+    kept = contenders.TOOLS / MEASUREMENTS[given.quick]
+    measured = {"environment": environment(given), "runs": [], "servers": {}}
+    if given.add and kept.exists():
+        measured = joined(json.loads(kept.read_text()), measured["environment"])
+    this = {"load_before": os.getloadavg()[0], **about_this_run()}
+    measured["runs"].append(this)
     started, stolen = time.monotonic(), stolen_share()
 
     with tempfile.TemporaryDirectory(prefix="hygiene-bench-data-") as folder:
         for kind in found:
-            parts = measured["servers"].setdefault(str(kind), {"below_8": kind.is_redis_before_8})
+            parts = measured["servers"].setdefault(str(kind), {})
+            parts["below_8"] = kind.is_redis_before_8
             for part in given.only:
                 task = next((task for task in TASKS if task.name == part), None)
                 if task:
@@ -305,14 +349,14 @@ def main():
                 else:
                     parts[part] = hook.measure(kind, program, given.rounds, given.requests, say)
                 ticks = stolen_share(stolen)
-                measured["environment"] |= {
+                this |= {
                     "minutes": round((time.monotonic() - started) / 60, 1),
                     "load_after": os.getloadavg()[0],
                     "stolen_percent": round(100 * ticks[0] / max(ticks[1], 1), 2),
                 }
                 # After each part: a run that is cut short has a report, too.
                 kept.write_text(json.dumps(measured, indent=1))
-    report.write(measured, given.out)
+                report.write(measured, given.out)
     say(f"written: {shown(given.out / report.FILE)}; measurements: {shown(kept)}")
 
 
