@@ -38,10 +38,10 @@ def line(x1, y1, x2, y2, colour=INK, width=1.0, dash=""):
 def frame(height, title, subtitle, series, parts):
     """The whole picture, with its title and what the colours mean."""
     head = [text(16, 26, title, size=16, weight="bold"), text(16, 45, subtitle, colour="#555555")]
-    x = LEFT
+    x = 16
     for at, name in enumerate(series):
-        head.append(f'<rect x="{x}" y="54" width="10" height="10" fill="{COLOURS[at]}"/>')
-        head.append(text(x + 15, 63, name))
+        head.append(f'<rect x="{x}" y="55" width="10" height="10" fill="{COLOURS[at]}"/>')
+        head.append(text(x + 15, 64, name))
         x += 40 + 7 * len(name)
     return "\n".join(
         [
