@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV   := target/venv
 MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
+BENCH  ?=
 
 .PHONY: help
 help: ## List the targets
@@ -24,6 +25,12 @@ demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Re
 .PHONY: test
 test: packages $(VENV)/celery-5.2/.ready $(NEWEST)/.ready ## Run everything: format, lint, Rust tests, real Celery, demo
 	@MODULE=$(MODULE) tests/all.sh
+
+# BENCH holds options, such as --quick; benches/run.py --help lists them.
+.PHONY: bench
+bench: build $(NEWEST)/.ready ## Compare with other ways to do the work; writes benches/report.md (hours)
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/servers.sh redis-8.2 valkey-9.1
+	@MODULE=$(MODULE) $(NEWEST)/bin/python benches/run.py $(BENCH)
 
 .PHONY: lint
 lint: packages ## Check format, clippy and the layers

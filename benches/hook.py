@@ -1,0 +1,96 @@
+"""What the module adds to each write, measured with redis-benchmark.
+
+Three servers stand side by side, one of them asked at a time: one without the
+module, one with it, and a second one without it. What the second one differs
+from the first is what the machine makes of equal servers.
+"""
+
+import csv
+import io
+import subprocess
+
+from contenders import TTL_S
+from processes import Failure
+from servers import PREFIX, Server
+
+SERVERS = {"without": False, "with": True, "without again": False}
+NAMES = {"other": "session-data:__rand_int__", "result": f"{PREFIX}__rand_int__"}
+VALUE = "x" * 200
+COMMANDS = {
+    "SET": ("SET", "KEY", VALUE),
+    "SET EX": ("SET", "KEY", VALUE, "EX", str(TTL_S)),
+    "SETEX": ("SETEX", "KEY", str(TTL_S), VALUE),
+    "LPUSH": ("LPUSH", "KEY", VALUE),
+    "HSET": ("HSET", "KEY", "field", VALUE),
+    "INCR": ("INCR", "KEY"),
+}
+PIPELINES = (1, 16)
+CLIENTS = 50
+NAMES_IN_USE = 100_000
+DEADLINE_S = 120
+
+
+def benchmark(program, server, command, name, pipeline, requests):
+    """One run of redis-benchmark on an empty server."""
+    server.control.flushall()
+    server.settle()
+    words = [NAMES[name] if word == "KEY" else word for word in COMMANDS[command]]
+    before = server.counters()["server_cpu_s"]
+    done = subprocess.run(
+        [program, "-p", str(server.port), "-c", str(CLIENTS), "-n", str(requests)]
+        + ["-P", str(pipeline), "-r", str(NAMES_IN_USE), "--csv", *words],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    cpu_s = server.counters()["server_cpu_s"] - before
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    if done.returncode != 0 or not rows or len(rows[-1]) < 2:
+        raise Failure(f"redis-benchmark: {done.stdout[-300:]} {done.stderr[-300:]}")
+    keys, with_ttl = server.keys()
+    return {
+        "per_s": float(rows[-1][1]),
+        "cpu_us": cpu_s / requests * 1e6,
+        "keys": keys,
+        "with_ttl": with_ttl,
+    }
+
+
+def measure(kind, program, rounds, requests, say):
+    """All commands on all servers, the order of the servers turned each round."""
+    measured = []
+    for turn in range(rounds):
+        with (
+            Server(kind) as without,
+            Server(kind, module=True) as with_module,
+            Server(kind) as again,
+        ):
+            servers = list(zip(SERVERS, (without, with_module, again)))
+            # The first run on a new server is slower: its memory comes from the kernel.
+            for _, server in servers:
+                benchmark(program, server, "SET", "other", 16, NAMES_IN_USE)
+            for pipeline in PIPELINES:
+                say(f"{kind}: hook, round {turn + 1} of {rounds}, pipeline {pipeline}")
+                for command in COMMANDS:
+                    for name in NAMES:
+                        runs = {}
+                        for label, server in servers if turn % 2 == 0 else servers[::-1]:
+                            runs[label] = benchmark(
+                                program,
+                                server,
+                                command,
+                                name,
+                                pipeline,
+                                # About as long as without a pipeline.
+                                requests if pipeline == 1 else 4 * requests,
+                            )
+                        measured.append(
+                            {
+                                "round": turn,
+                                "pipeline": pipeline,
+                                "command": command,
+                                "name": name,
+                                "runs": runs,
+                            }
+                        )
+    return measured

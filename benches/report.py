@@ -1,0 +1,721 @@
+"""The report in Markdown and its plots, from measurements alone."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import hook
+import plots
+from contenders import TASKS
+
+FILE = "report.md"
+MB = 1e6
+
+# What is to be reached: see `targets`.
+CPU_OF_SCRIPT_BEFORE_8, CPU_OF_SCRIPT = 0.4, 1 / 3
+CPU_OF_LUA, CPU_OF_FASTEST, CPU_OF_OTHERS, WALL_OF_SCRIPT = 0.5, 1.0, 1.0, 0.5
+P99_OF_IDLE, MAX_OVER_IDLE_MS, RATE_OF_IDLE = 1.5, 2.0, 0.7
+HOOK_OTHER, HOOK_RESULT, HOOK_RESULT_PIPELINED = 0.98, 0.95, 0.80
+MEMORY_MB, GROWTH_OF_TIME = 16.0, 1.3
+
+
+@dataclass(frozen=True)
+class Stat:
+    """The median of some measurements, and their range."""
+
+    values: tuple
+
+    @classmethod
+    def of(cls, values):
+        values = tuple(value for value in values if value is not None)
+        return cls(values) if values else None
+
+    @property
+    def middle(self):
+        return statistics.median(self.values)
+
+    def __str__(self):
+        least, most = figure(min(self.values)), figure(max(self.values))
+        if least == most:
+            return most
+        return f"{figure(self.middle)} [{least} - {most}]"
+
+    def bar(self, series):
+        return plots.Bar(series, self.middle, min(self.values), max(self.values))
+
+
+def figure(value):
+    return plots.number(value)
+
+
+def shown(stat):
+    return "-" if stat is None else str(stat)
+
+
+def table(head, rows, left=1):
+    """A Markdown table; the first `left` columns are words, the rest figures."""
+    marks = ["---"] * left + ["---:"] * (len(head) - left)
+    return [f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows)] + [""]
+
+
+# --- A task's figures -------------------------------------------------------------
+
+
+class Row:
+    """A contender's measurements in one task on one server."""
+
+    def __init__(self, contender, keys):
+        self.name = contender["name"]
+        self.keys = contender["keys"]
+        self.expected = contender["expected"]
+        self.rounds = contender["rounds"]
+        self.scale = keys / self.keys
+
+    @property
+    def label(self):
+        return self.name if self.scale == 1 else f"{self.name} (scaled from {self.keys:,} keys)"
+
+    def alone(self, name):
+        """A figure of each round, None where it failed; scaled to all keys."""
+        return [
+            round_["alone"][name] * self.scale if "alone" in round_ else None
+            for round_ in self.rounds
+        ]
+
+    def probe(self, when, request, name):
+        return [round_[when][request][name] if when in round_ else None for round_ in self.rounds]
+
+    def latency_ms(self, when, quantile, request="both"):
+        values = self.probe(when, request, f"{quantile}_us")
+        return [None if value is None else value / 1_000 for value in values]
+
+    def rate(self, when, request="both"):
+        return [
+            round_[when][request]["requests"] / round_[when]["seconds"] if when in round_ else None
+            for round_ in self.rounds
+        ]
+
+    def refused(self):
+        return sum(filter(None, self.probe("beside", "both", "refused")))
+
+    def faults(self):
+        """What was not as it should be, a sentence each."""
+        for at, round_ in enumerate(self.rounds, 1):
+            if "failed" in round_:
+                yield f"{self.name}, round {at}: {round_['failed']}"
+                continue
+            for name, value in self.expected.items():
+                got = round_["alone"][name]
+                if got is not None and got != value:
+                    yield f"{self.name}, round {at}: {name} is {got:,}, not {value:,}"
+        if self.refused():
+            yield f"{self.name}: {self.refused():,} requests of the other client were refused"
+
+
+def each(combine, *columns):
+    """Combines figures of the same round; None where one is missing."""
+    return [
+        None if any(value is None for value in values) else combine(*values)
+        for values in zip(*columns)
+    ]
+
+
+def ratios(ours, others):
+    return Stat.of(each(lambda one, other: one / other if other else None, ours, others))
+
+
+def rows_of(task, parts, environment):
+    measured = parts.get(task.name, {"contenders": []})
+    return {row["name"]: Row(row, environment["keys"]) for row in measured["contenders"]}
+
+
+def task_section(task, measured):
+    environment = measured["environment"]
+    yield f"## {task.title}"
+    yield ""
+    yield f"Ratios are the contender's figure divided by that of {task.base} in the same round."
+    yield ""
+    for name in ("cpu", "wall", "latency"):
+        yield f"![{task.title}: {name}]({task.name}-{name}.svg)"
+        yield ""
+    for server, parts in measured["servers"].items():
+        rows = rows_of(task, parts, environment)
+        if not rows:
+            continue
+        base = rows[task.base]
+        yield f"### {task.title}: {server}"
+        yield ""
+        yield from table(
+            ["contender", "server CPU s", "ratio", "wall s", "ratio", "client CPU s"]
+            + ["MB to server", "MB from server", f"commands > {environment['slow_us'] / 1e3:g} ms"],
+            [
+                [
+                    row.label,
+                    shown(Stat.of(row.alone("server_cpu_s"))),
+                    shown(ratios(row.alone("server_cpu_s"), base.alone("server_cpu_s"))),
+                    shown(Stat.of(row.alone("wall_s"))),
+                    shown(ratios(row.alone("wall_s"), base.alone("wall_s"))),
+                    shown(Stat.of(row.alone("client_cpu_s"))),
+                    shown(Stat.of([v and v / MB for v in row.alone("received_bytes")])),
+                    shown(Stat.of([v and v / MB for v in row.alone("sent_bytes")])),
+                    shown(Stat.of(row.alone("slow_commands"))),
+                ]
+                for row in rows.values()
+            ],
+        )
+        children = max(
+            (value for row in rows.values() for value in row.alone("children_cpu_s") if value),
+            default=0.0,
+        )
+        yield f"Child processes of the server used at most {figure(children)} s of CPU in a run."
+        yield ""
+        yield "Another client beside it, PING and GET in turn (ms; in brackets the range):"
+        yield ""
+        yield from table(
+            ["contender", "p50", "p99", "p99.9", "max", "idle p99", "idle max", "p99 / idle"]
+            + ["max - idle max", "requests/s", "of idle"],
+            [
+                [
+                    row.label,
+                    *(
+                        shown(Stat.of(row.latency_ms("beside", quantile)))
+                        for quantile in ("p50", "p99", "p999", "max")
+                    ),
+                    shown(Stat.of(row.latency_ms("idle", "p99"))),
+                    shown(Stat.of(row.latency_ms("idle", "max"))),
+                    shown(ratios(row.latency_ms("beside", "p99"), row.latency_ms("idle", "p99"))),
+                    shown(over_idle(row)),
+                    shown(Stat.of(row.rate("beside"))),
+                    shown(ratios(row.rate("beside"), row.rate("idle"))),
+                ]
+                for row in rows.values()
+            ],
+        )
+        yield "<details><summary>PING and GET apart (ms, medians)</summary>"
+        yield ""
+        quantiles = ("p50", "p99", "p999", "max")
+        yield from table(
+            ["contender"]
+            + [
+                f"{request} {quantile.replace('p999', 'p99.9')}"
+                for request in ("PING", "GET")
+                for quantile in quantiles
+            ]
+            + ["idle PING p50", "idle GET p50"],
+            [
+                [
+                    row.label,
+                    *(
+                        middle(row.latency_ms("beside", quantile, request))
+                        for request in ("ping", "get")
+                        for quantile in quantiles
+                    ),
+                    *(
+                        middle(row.latency_ms("idle", "p50", request))
+                        for request in ("ping", "get")
+                    ),
+                ]
+                for row in rows.values()
+            ],
+        )
+        yield "</details>"
+        yield ""
+        left_out = parts[task.name]["left_out"]
+        faults = [fault for row in rows.values() for fault in row.faults()]
+        notes = [f"Left out: {name}: {why}." for name, why in left_out.items()]
+        notes += [f"Not as it should be: {fault}." for fault in faults]
+        if not faults:
+            notes.append("After every run the keys and their TTLs were as they should be.")
+        yield from (f"- {note}" for note in notes)
+        yield ""
+
+
+def middle(values):
+    stat = Stat.of(values)
+    return "-" if stat is None else figure(stat.middle)
+
+
+def over_idle(row):
+    return Stat.of(
+        each(
+            lambda busy, idle: busy - idle,
+            row.latency_ms("beside", "max"),
+            row.latency_ms("idle", "max"),
+        )
+    )
+
+
+def task_plots(task, measured):
+    environment = measured["environment"]
+    size = f"{environment['keys']:,} results"
+    kinds = (
+        ("cpu", "server CPU seconds", lambda row: row.alone("server_cpu_s"), False),
+        ("wall", "wall seconds, nobody else there", lambda row: row.alone("wall_s"), False),
+        (
+            "latency",
+            "longest wait of another client, ms (logarithmic)",
+            lambda row: row.latency_ms("beside", "max"),
+            True,
+        ),
+    )
+    for name, what, figures, log in kinds:
+        groups = {}
+        for server, parts in measured["servers"].items():
+            rows = rows_of(task, parts, environment)
+            if name == "latency" and rows:
+                stat = Stat.of(rows[task.base].latency_ms("idle", "max"))
+                if stat:
+                    groups.setdefault("idle server", []).append(stat.bar(server))
+            for row in rows.values():
+                stat = Stat.of(figures(row))
+                # A scaled one would leave no room for the others.
+                if stat and row.scale == 1:
+                    groups.setdefault(row.name, []).append(stat.bar(server))
+        if groups:
+            subtitle = f"{size}; {what}; bar: median, line: least to most"
+            yield (
+                f"{task.name}-{name}.svg",
+                plots.bars(task.title, subtitle, list(groups.items()), log),
+            )
+
+
+# --- Growth and memory ------------------------------------------------------------
+
+
+def grown(parts):
+    """The rows of the growth that succeeded, by the number of keys."""
+    by_size = {}
+    for row in parts.get("growth", []):
+        if "failed" not in row:
+            by_size.setdefault(row["keys"], []).append(row)
+    return dict(sorted(by_size.items()))
+
+
+def per_key_us(rows, name, figure_name, keys):
+    return Stat.of([row["runs"][name][figure_name] / keys * 1e6 for row in rows])
+
+
+def memory_mb(rows, when):
+    return Stat.of([row["memory"][when] / MB for row in rows])
+
+
+def growth_section(measured):
+    environment = measured["environment"]
+    small = environment["value_bytes"]["growth"]
+    yield "## Growth, and the module's own memory"
+    yield ""
+    yield f"Values of about {small} bytes at every size. Times per key are in microseconds."
+    yield ""
+    for server in measured["servers"]:
+        if grown(measured["servers"][server]):
+            yield f"![Growth on {server}]({growth_plot_name(server)})"
+            yield ""
+    for server, parts in measured["servers"].items():
+        for row in parts.get("growth", []):
+            if "failed" in row:
+                yield f"- Not as it should be: {server}, {row['keys']:,} keys: {row['failed']}."
+                yield ""
+        sizes = grown(parts)
+        if not sizes:
+            continue
+        yield f"### Growth: {server}"
+        yield ""
+        body = []
+        for name in next(iter(sizes.values()))[0]["runs"]:
+            for keys, rows in sizes.items():
+                cpu = per_key_us(rows, name, "server_cpu_s", keys)
+                wall = per_key_us(rows, name, "wall_s", keys)
+                seconds = Stat.of([row["runs"][name]["wall_s"] for row in rows])
+                body.append([name, f"{keys:,}", len(rows), cpu, wall, seconds])
+        yield from table(["", "keys", "runs", "server CPU us/key", "wall us/key", "wall s"], body)
+        yield (
+            "Memory in use beyond that of a server without the module, same data, when idle and "
+            "the most during a run; idle_rss is the resident memory (MB):"
+        )
+        yield ""
+        yield from table(
+            ["keys", *next(iter(sizes.values()))[0]["memory"]],
+            [
+                [f"{keys:,}", *(memory_mb(rows, when) for when in rows[0]["memory"])]
+                for keys, rows in sizes.items()
+            ],
+        )
+
+
+def growth_plot_name(server):
+    return f"growth-{server.lower().replace(' ', '-')}.svg"
+
+
+def growth_plots(measured):
+    for server, parts in measured["servers"].items():
+        sizes = grown(parts)
+        if not sizes:
+            continue
+        curves = {
+            name: [
+                (keys, per_key_us(rows, name, "server_cpu_s", keys).bar(name))
+                for keys, rows in sizes.items()
+            ]
+            for name in next(iter(sizes.values()))[0]["runs"]
+        }
+        subtitle = "server CPU per key, microseconds; point: median, line: least to most"
+        yield growth_plot_name(server), plots.lines(f"Growth: {server}", subtitle, curves)
+
+
+# --- The hook ---------------------------------------------------------------------
+
+
+class Writes:
+    """The runs of redis-benchmark with one command, names and pipeline."""
+
+    def __init__(self, parts, command, name, pipeline):
+        self.runs = [
+            entry["runs"]
+            for entry in parts.get("hook", [])
+            if (entry["command"], entry["name"], entry["pipeline"]) == (command, name, pipeline)
+        ]
+
+    def figures(self, server, name):
+        return [run[server][name] for run in self.runs]
+
+    def without(self, name):
+        """The two servers without the module, before and after the one with it."""
+        one, again = self.figures("without", name), self.figures("without again", name)
+        return each(lambda a, b: (a + b) / 2, one, again)
+
+    def ratio(self, name="per_s"):
+        return ratios(self.figures("with", name), self.without(name))
+
+    def noise(self):
+        return ratios(self.figures("without again", "per_s"), self.figures("without", "per_s"))
+
+
+def set_of_setex(parts, pipeline):
+    """SET of results where the module is, against SETEX of them where it is not."""
+    ours = Writes(parts, "SET", "result", pipeline).figures("with", "per_s")
+    return ratios(ours, Writes(parts, "SETEX", "result", pipeline).without("per_s"))
+
+
+def hook_section(measured):
+    yield "## What the hook adds to each write"
+    yield ""
+    yield (
+        f"redis-benchmark, {hook.CLIENTS} connections, values of {len(hook.VALUE)} bytes, "
+        f"{hook.NAMES_IN_USE:,} names, {measured['environment']['requests']:,} requests a run, "
+        "four times as many in a pipeline. A ratio is the server with the module against the "
+        "mean of the two without it, in the same round. Equal servers: the second without the "
+        "module against the first, which is what these figures differ by themselves."
+    )
+    yield ""
+    yield "![The hook](hook.svg)"
+    yield ""
+    for server, parts in measured["servers"].items():
+        if not parts.get("hook"):
+            continue
+        yield f"### Hook: {server}"
+        yield ""
+        body = []
+        for pipeline in hook.PIPELINES:
+            for command in hook.COMMANDS:
+                for name, pattern in hook.NAMES.items():
+                    writes = Writes(parts, command, name, pipeline)
+                    body.append(
+                        [
+                            command,
+                            f"`{pattern.removesuffix('__rand_int__')}`",
+                            pipeline,
+                            shown(Stat.of(each(lambda v: v / 1e3, writes.without("per_s")))),
+                            shown(
+                                Stat.of(each(lambda v: v / 1e3, writes.figures("with", "per_s")))
+                            ),
+                            shown(writes.ratio()),
+                            shown(writes.noise()),
+                            shown(Stat.of(writes.without("cpu_us"))),
+                            shown(Stat.of(writes.figures("with", "cpu_us"))),
+                            shown(writes.ratio("cpu_us")),
+                        ]
+                    )
+        yield from table(
+            ["command", "names", "pipeline", "without, k/s", "with, k/s", "ratio"]
+            + ["equal servers", "CPU us without", "CPU us with", "ratio"],
+            body,
+            left=2,
+        )
+        yield "SET of results with the module against SETEX of them without:"
+        yield ""
+        yield from table(
+            ["pipeline", "ratio"],
+            [[pipeline, shown(set_of_setex(parts, pipeline))] for pipeline in hook.PIPELINES],
+        )
+        bare = [
+            run["with"]
+            for run in Writes(parts, "SET", "result", 1).runs
+            if run["with"]["keys"] != run["with"]["with_ttl"]
+        ]
+        if bare:
+            yield "- Not as it should be: SET of results with the module left some without TTL."
+            yield ""
+
+
+def hook_plots(measured):
+    groups = []
+    for pipeline in hook.PIPELINES:
+        for command in hook.COMMANDS:
+            for name in hook.NAMES:
+                group = [
+                    ratio.bar(server)
+                    for server, parts in measured["servers"].items()
+                    if (ratio := Writes(parts, command, name, pipeline).ratio())
+                ]
+                if group:
+                    groups.append((f"{command}, {name} names, -P {pipeline}", group))
+    if groups:
+        subtitle = "requests/s with the module divided by those without; bar: median"
+        yield (
+            "hook.svg",
+            plots.bars("What the hook leaves of the throughput", subtitle, groups, marks=(1.0,)),
+        )
+
+
+# --- Targets ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    limit: float
+    reached: Stat
+    at_least: bool = False
+    unit: str = ""
+
+    def bound(self):
+        return f"{'at least' if self.at_least else 'at most'} {figure(self.limit)}{self.unit}"
+
+    def met(self):
+        value = self.reached.middle
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def cell(self):
+        if self.reached is None:
+            return "not measured"
+        value = self.reached.middle
+        # A difference may be below zero, where a share of the limit says nothing.
+        by = value - self.limit if self.unit else (value / self.limit - 1) * 100
+        verdict = f"{'pass' if self.met() else '**miss**'} by {abs(by):.1f}{self.unit or ' %'}"
+        return f"{self.reached}: {verdict}"
+
+
+def targets(parts, environment):
+    fix, delete, count = (rows_of(task, parts, environment) for task in TASKS)
+
+    def against(rows, ours, other, name):
+        if ours not in rows or other not in rows:
+            return None
+        return ratios(rows[ours].alone(name), rows[other].alone(name))
+
+    script_limit = CPU_OF_SCRIPT_BEFORE_8 if parts["below_8"] else CPU_OF_SCRIPT
+    for ours in ("FIXTTL MAXAGE 0", "FIXTTL"):
+        script = "redis-py SCAN, TTL, EXPIRE"
+        for other, limit in (
+            (script, script_limit),
+            ("Lua in one go", CPU_OF_LUA),
+            ("Lua in portions", CPU_OF_LUA),
+            ("fastest client", CPU_OF_FASTEST),
+        ):
+            yield Target(
+                f"server CPU: {ours} / {other}", limit, against(fix, ours, other, "server_cpu_s")
+            )
+        yield Target(
+            f"wall time: {ours} / {script}", WALL_OF_SCRIPT, against(fix, ours, script, "wall_s")
+        )
+    for task, rows in ((TASKS[1], delete), (TASKS[2], count)):
+        own = [contender.name for contender in task.contenders if contender.module]
+        for ours in own:
+            for contender in task.contenders:
+                if not contender.module and contender.name in rows:
+                    yield Target(
+                        f"server CPU: {ours} / {contender.name}",
+                        CPU_OF_OTHERS,
+                        against(rows, ours, contender.name, "server_cpu_s"),
+                    )
+    for task, rows in zip(TASKS, (fix, delete, count)):
+        for contender in task.contenders:
+            row = rows.get(contender.name)
+            if not contender.module or row is None:
+                continue
+            yield Target(
+                f"other client beside {row.name}: p99 / idle p99",
+                P99_OF_IDLE,
+                ratios(row.latency_ms("beside", "p99"), row.latency_ms("idle", "p99")),
+            )
+            yield Target(
+                f"other client beside {row.name}: max over idle max",
+                MAX_OVER_IDLE_MS,
+                over_idle(row),
+                unit=" ms",
+            )
+            yield Target(
+                f"other client beside {row.name}: requests/s of idle",
+                RATE_OF_IDLE,
+                ratios(row.rate("beside"), row.rate("idle")),
+                at_least=True,
+            )
+    for pipeline in hook.PIPELINES:
+        for command in hook.COMMANDS:
+            yield Target(
+                f"hook: {command}, other names, pipeline {pipeline}: with / without",
+                HOOK_OTHER,
+                Writes(parts, command, "other", pipeline).ratio(),
+                at_least=True,
+            )
+        yield Target(
+            f"hook: SET of results with / SETEX without, pipeline {pipeline}",
+            HOOK_RESULT if pipeline == 1 else HOOK_RESULT_PIPELINED,
+            set_of_setex(parts, pipeline),
+            at_least=True,
+        )
+    yield from growth_targets(grown(parts), environment["keys"])
+
+
+def growth_targets(sizes, keys):
+    big = sizes.get(keys * 10)
+    for name in ("HYGIENE.SCAN", "FIXTTL DRYRUN"):
+        yield Target(
+            f"memory of the module during {name}, {keys * 10:,} keys",
+            MEMORY_MB,
+            memory_mb(big, name) if big else None,
+            unit=" MB",
+        )
+    for name in ("HYGIENE.SCAN", "HYGIENE.SCAN MEMORY OFF", "FIXTTL MAXAGE 0", "FIXTTL"):
+        for figure_name, what in (("server_cpu_s", "server CPU"), ("wall_s", "wall time")):
+            reached = None
+            if big and keys in sizes:
+                base = per_key_us(sizes[keys], name, figure_name, keys).middle
+                values = per_key_us(big, name, figure_name, keys * 10).values
+                reached = Stat.of([value / base for value in values])
+            yield Target(
+                f"{what} per key: {name}, {keys * 10:,} keys / {keys:,} keys",
+                GROWTH_OF_TIME,
+                reached,
+            )
+
+
+def target_section(measured):
+    servers = measured["servers"]
+    columns = [
+        {target.what: target for target in targets(parts, measured["environment"])}
+        for parts in servers.values()
+    ]
+    yield "## Targets"
+    yield ""
+    yield (
+        "Ratios are taken within a round; shown are their median and range. The median decides, "
+        "and behind it stands how far it is from the limit."
+    )
+    yield ""
+    rows = []
+    for what in dict.fromkeys(what for column in columns for what in column):
+        row = [column.get(what) for column in columns]
+        if any(target and target.reached for target in row):
+            bounds = dict.fromkeys(target.bound() for target in row if target)
+            cells = [target.cell() if target else "left out" for target in row]
+            rows.append([what, " or ".join(bounds), *cells])
+    counted = []
+    for column in columns:
+        decided = [target.met() for target in column.values() if target.reached]
+        counted.append(f"{sum(decided)} of {len(decided)} reached")
+    rows.append(["all", "", *counted])
+    yield from table(["target", "limit", *servers], rows, left=2 + len(columns))
+
+
+# --- The whole --------------------------------------------------------------------
+
+
+def head(measured):
+    env = measured["environment"]
+    yield "# Benchmarks"
+    yield ""
+    yield from table(
+        ["made by", "on", "minutes", "load before", "load after", "CPU stolen by the host"],
+        [
+            [f"`{run['command']}`", run["date"], run.get("minutes", "-")]
+            + [f"{run['load_before']:.2f}", f"{run.get('load_after', 0):.2f}"]
+            + [f"{run.get('stolen_percent', 0)} %"]
+            for run in measured["runs"]
+        ],
+        left=2,
+    )
+    if env["quick"]:
+        yield "A quick run on little data: its figures show that the suite works, and no more."
+        yield ""
+    rows = [
+        ["commit", env["commit"]],
+        ["module", f"sha256 {env['module_sha256'][:16]}"],
+        ["servers", ", ".join(measured["servers"])],
+        ["CPU", f"{env['cpu']}, {env['cores']} cores"],
+        ["memory", f"{env['memory_gib']} GiB"],
+        ["kernel", f"Linux {env['kernel']}"],
+        [
+            "clients",
+            f"Python {env['python']}, redis-py {env['redis_py']} "
+            f"({'with' if env['hiredis'] else 'without'} hiredis), {env['cli']}, {env['rustc']}",
+        ],
+        ["data", f"{env['keys']:,} results of about {env['value_bytes']['results']} bytes"],
+        ["rounds", env["rounds"]],
+        ["server settings", settings(env["server_settings"])],
+        ["module settings", settings(env["module_settings"]) + "; else defaults"],
+    ]
+    yield from table(["", ""], rows, left=2)
+    yield "How it is measured:"
+    yield ""
+    yield from (
+        f"- {item}"
+        for item in (
+            "In each round every contender runs once, in an order that turns from round to round.",
+            "Each run begins on a new server that has loaded the same RDB file. What only reads "
+            "uses one server for both of its runs.",
+            "The module is loaded for its own contenders only.",
+            "A contender runs twice: alone, for its times and bytes, and beside another client, "
+            "for that client's waits, since its requests would count as the server's work.",
+            "The other client is a program of its own that sends PING and GET in turn on one "
+            "connection, the next when the last is answered. Before, it does the same on the idle "
+            f"server, as long as the contender took alone, at most {env['idle_s']:g} s.",
+            "Server CPU is used_cpu_user + used_cpu_sys of INFO, all threads, until what was "
+            "unlinked is freed. Bytes are total_net_input_bytes and total_net_output_bytes.",
+            "Client CPU is that of the contender's own processes.",
+            f"What starts a process per key runs on {env['sample']:,} keys; its times, bytes and "
+            "counts are multiplied, and its row says so.",
+            f"A run that is not done after {env['deadline_s']:g} s is ended and named.",
+            "Figures are medians; in brackets the least and the most.",
+        )
+    )
+    yield ""
+
+
+def settings(values):
+    return ", ".join(
+        f"{name} {value}" if value != "" else f'{name} ""' for name, value in values.items()
+    )
+
+
+def write(measured, folder):
+    """Writes the report and its plots; old plots go."""
+    folder = Path(folder)
+    has = {part for parts in measured["servers"].values() for part in parts}
+    lines = [*head(measured), *target_section(measured)]
+    drawn = []
+    for task in TASKS:
+        if task.name in has:
+            lines += task_section(task, measured)
+            drawn += task_plots(task, measured)
+    if "growth" in has:
+        lines += growth_section(measured)
+        drawn += growth_plots(measured)
+    if "hook" in has:
+        lines += hook_section(measured)
+        drawn += hook_plots(measured)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for name, svg in drawn:
+        (folder / name).write_text(svg)
+    (folder / FILE).write_text("\n".join(lines).rstrip() + "\n")
