@@ -8,6 +8,7 @@
 //! transaction on the wire; else in a timer of 0 ms, in the same turn of the event
 //! loop and behind the write on the wire.
 
+use crate::core::keys::KeyType;
 use crate::core::policy::{self, Change};
 use crate::keyspace;
 use crate::known;
@@ -48,15 +49,14 @@ pub struct Hook;
 impl OnWrite for Hook {
     fn written(ctx: Ctx<'_>, what: &Written<'_>) {
         let concerns_us = settings::with(|current| match what.kind {
-            kind::STRING => is_result(current, what.key),
+            kind::STRING => is_result(current, what),
             kind::GENERIC => {
                 let comes_whole = matches!(
                     what.event,
                     b"rename_to" | b"copy_to" | b"move_to" | b"restore"
                 );
                 let given_ttl = what.event == b"expire" && current.settings.max_ttl_ms > 0;
-                (comes_whole || (given_ttl && !keyspace::stamping()))
-                    && is_result(current, what.key)
+                (comes_whole || (given_ttl && !keyspace::stamping())) && is_result(current, what)
             }
             _ => false,
         });
@@ -68,8 +68,12 @@ impl OnWrite for Hook {
     }
 }
 
-fn is_result(current: &Current, name: &[u8]) -> bool {
-    current.settings.enforce && current.names.task_result(name) && !current.names.exempt(name)
+fn is_result(current: &Current, what: &Written<'_>) -> bool {
+    if !current.settings.enforce {
+        return false;
+    }
+    let name = what.key();
+    current.names.task_result(name) && !current.names.exempt(name)
 }
 
 fn note(ctx: Ctx<'_>, what: &Written<'_>) {
@@ -109,9 +113,7 @@ impl Task for AfterUnit {
             noted.job = false;
             std::mem::take(&mut noted.keys)
         };
-        if ctx.flags().may_write() {
-            stamp_all(ctx, &keys);
-        }
+        stamp_all(ctx, &keys, Moment::InTheUnit);
         reuse(keys);
     }
 }
@@ -138,7 +140,7 @@ impl Task for SameTurn {
             let count = noted.keys.len().min(PORTION);
             noted.keys.drain(..count).collect()
         };
-        stamp_all(ctx, &portion);
+        stamp_all(ctx, &portion, Moment::Later);
         let mut noted = NOTED.get_mut();
         if !noted.keys.is_empty() && noted.timers.is_empty() {
             noted.timers.extend(Timer::arm::<Self>(ctx, 0));
@@ -146,9 +148,22 @@ impl Task for SameTurn {
     }
 }
 
-fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
+/// When a noted key is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// Inside the unit that wrote it: whoever watches or tracks the key has been
+    /// told of the write already, so it may be opened for writing at once.
+    InTheUnit,
+    /// Behind it: somebody may be watching what the client left as it should be.
+    Later,
+}
+
+fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)], moment: Moment) {
+    let flags = ctx.flags();
+    if !flags.may_write() {
+        return;
+    }
     let current = settings::now();
-    let cluster = ctx.flags().cluster();
     let mut db = ctx.db();
     for (wanted, name) in keys {
         if *wanted != db {
@@ -157,34 +172,50 @@ fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
             }
             db = *wanted;
         }
-        stamp(ctx, &current, name, cluster);
+        match (moment, flags.cluster()) {
+            (Moment::InTheUnit, false) => stamp_at_once(ctx, &current, name),
+            (_, cluster) => stamp(ctx, &current, name, cluster),
+        }
     }
 }
 
-fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {
-    let Some(key) = Key::read(ctx, name) else {
-        return;
-    };
-    if key.kind() != Some(crate::core::keys::KeyType::String) {
-        return;
+/// What the hook does to an open key, if it is a string.
+fn due(key: &Key<'_>, current: &Current) -> Option<Change> {
+    if key.kind() != Some(KeyType::String) {
+        return None;
     }
     let ttl = match key.ttl() {
         Ttl::None => None,
         Ttl::Ms(ms) => Some(ms),
     };
-    drop(key);
-    match policy::enforce(ttl, &current.settings) {
-        Some(Change::Stamp(ms)) => {
-            if keyspace::give_ttl(ctx, name, ms, cluster) {
-                stats::STAMPED_BY_HOOK.add(1);
-            }
-        }
-        Some(Change::Cut(ms)) => {
-            if keyspace::give_ttl(ctx, name, ms, cluster) {
-                stats::CUT_BY_HOOK.add(1);
-            }
-        }
-        Some(Change::Delete) | None => {}
+    policy::enforce(ttl, &current.settings)
+}
+
+fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {
+    let change = Key::read(ctx, name).and_then(|key| due(&key, current));
+    if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = change
+        && keyspace::give_ttl(ctx, name, ms, cluster)
+    {
+        count(change);
+    }
+}
+
+fn stamp_at_once(ctx: Ctx<'_>, current: &Current, name: &Str) {
+    let Some(key) = Key::write(ctx, name) else {
+        return;
+    };
+    if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = due(&key, current)
+        && keyspace::give_open_key_ttl(ctx, key, name, ms)
+    {
+        count(change);
+    }
+}
+
+fn count(change: Change) {
+    match change {
+        Change::Stamp(_) => stats::STAMPED_BY_HOOK.add(1),
+        Change::Cut(_) => stats::CUT_BY_HOOK.add(1),
+        Change::Delete => {}
     }
 }
 
@@ -224,7 +255,5 @@ pub fn settle(ctx: Ctx<'_>) {
         let count = noted.keys.len().min(PORTION);
         noted.keys.drain(..count).collect::<Vec<_>>()
     };
-    if ctx.flags().may_write() {
-        stamp_all(ctx, &keys);
-    }
+    stamp_all(ctx, &keys, Moment::Later);
 }

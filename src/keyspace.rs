@@ -24,6 +24,15 @@ pub fn look_for_listeners(ctx: Ctx<'_>) {
     HEARD.store(!silent, Relaxed);
 }
 
+/// The same for a key that is open for writing.
+pub fn give_open_key_ttl(ctx: Ctx<'_>, key: key::Key<'_>, name: &Str, ttl_ms: i64) -> bool {
+    let at_ms = now_ms().saturating_add(ttl_ms);
+    STAMPING.store(true, Relaxed);
+    let done = key::expire_open(ctx, key, name, at_ms, HEARD.load(Relaxed));
+    STAMPING.store(false, Relaxed);
+    done
+}
+
 /// Gives the key a TTL in ms from now, on replicas and in the AOF too. In a
 /// cluster it goes by the server's own command, which refuses slots that are not
 /// ours yet.

@@ -102,8 +102,9 @@ pub fn queue(db: i32, name: &[u8]) -> bool {
 /// Notes a binding at the moment it is written, so that a queue declared after
 /// the last sweep is known too.
 pub fn binding_written(ctx: Ctx<'_>, what: &Written<'_>) {
-    if is_binding(what.key) {
-        seen(ctx.db(), what.key, Class::Binding, KeyType::Set);
+    let name = what.key();
+    if is_binding(name) {
+        seen(ctx.db(), name, Class::Binding, KeyType::Set);
     }
 }
 

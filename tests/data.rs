@@ -191,10 +191,20 @@ fn expiry_of(key: &[u8], exact: bool) -> Cmd {
     if exact {
         return cmd!["PEXPIRETIME", key];
     }
-    let script = "local left = redis.call('PTTL', KEYS[1]) \
-                  if left < 0 then return left end \
-                  local now = redis.call('TIME') \
-                  return left + now[1] * 1000 + math.floor(now[2] / 1000)";
+    // The clock is read before and after, and once more if it has gone on between:
+    // on a busy machine anything may come in the middle.
+    let script = "local function now() \
+                    local t = redis.call('TIME') \
+                    return t[1] * 1000 + math.floor(t[2] / 1000) \
+                  end \
+                  local left, before \
+                  for _ = 1, 100 do \
+                    before = now() \
+                    left = redis.call('PTTL', KEYS[1]) \
+                    if left < 0 then return left end \
+                    if now() == before then break end \
+                  end \
+                  return left + before";
     cmd!["EVAL", script, 1, key]
 }
 

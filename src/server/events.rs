@@ -27,12 +27,16 @@ pub struct Written<'a> {
     pub kind: i32,
     /// The event's name; bytes, since another module may send any.
     pub event: &'a [u8],
-    /// The key's name.
-    pub key: &'a [u8],
     lent: *mut raw::RedisModuleString,
 }
 
-impl Written<'_> {
+impl<'a> Written<'a> {
+    /// The key's name. Asked for last: most events end at their own name.
+    #[must_use]
+    pub fn key(&self) -> &'a [u8] {
+        lent_bytes(self.lent)
+    }
+
     /// The key's name, to keep beyond the callback.
     #[must_use]
     pub fn keep(&self) -> Option<Str> {
@@ -73,7 +77,6 @@ unsafe extern "C" fn written<W: OnWrite>(
             &Written {
                 kind,
                 event,
-                key: lent_bytes(key),
                 lent: key,
             },
         );

@@ -186,19 +186,28 @@ impl Drop for Key<'_> {
 /// slot that is not ours yet; the direct way is about a third cheaper and leaves
 /// the key's idle time alone.
 pub fn expire_at(ctx: Ctx<'_>, name: &Str, at_ms: i64, through_server: bool, heard: bool) -> bool {
-    if !through_server {
-        let Some(key) = Key::write(ctx, name) else {
-            return false;
-        };
-        if key.expire_at(at_ms) {
-            drop(key);
-            replicate_expiry(ctx, name, at_ms);
-            if heard {
-                notify_expire(ctx, name);
-            }
-            return true;
-        }
+    if through_server {
+        return expire_through_server(ctx, name, at_ms);
     }
+    Key::write(ctx, name).is_some_and(|key| expire_open(ctx, key, name, at_ms, heard))
+}
+
+/// The direct way of [`expire_at`], for a key that is open for writing.
+pub fn expire_open(ctx: Ctx<'_>, key: Key<'_>, name: &Str, at_ms: i64, heard: bool) -> bool {
+    let done = key.expire_at(at_ms);
+    drop(key);
+    if !done {
+        // A server without the low-level call, before 6.2.2.
+        return expire_through_server(ctx, name, at_ms);
+    }
+    replicate_expiry(ctx, name, at_ms);
+    if heard {
+        notify_expire(ctx, name);
+    }
+    true
+}
+
+fn expire_through_server(ctx: Ctx<'_>, name: &Str, at_ms: i64) -> bool {
     let at = at_ms.to_string();
     matches!(
         super::call::write(ctx, c"PEXPIREAT", &[name.bytes(), at.as_bytes()]),
