@@ -51,9 +51,18 @@ const LAG_ASKED: Duration = Duration::from_millis(100);
 /// (client-output-buffer-limit, Redis 6.2 to 8.2).
 const MOST_LAG: u64 = 32 * 1024 * 1024;
 
-/// Turns of the event loop between two slices that do not mean that a client is at
-/// work: our own timer, the server's, one more.
-const IDLE_TURNS: u64 = 3;
+/// Slices over which the turns of the event loop are counted, and the turns among
+/// them that are not a client's: one per slice is our own timer's, the server's
+/// periodic round and a replica's word make a few more.
+const COUNTED: u64 = 16;
+const IDLE_TURNS: u64 = COUNTED + 3;
+
+/// So many turns between two slices are clients', whatever the slices before say.
+const BUSY_TURNS: u64 = 4;
+
+/// While clients are at work a slice is so many times shorter: what one of them can
+/// meet is the length of a slice, far more than the share that all slices take.
+const SHORTER: u64 = 4;
 
 /// What a write costs on top of the slice that did it, in µs: it is sent to
 /// replicas and AOF after the slice. Measured at 40 to 100 % of the write itself.
@@ -92,9 +101,11 @@ struct Pace {
     owed_us: u64,
     /// When the last slice ended.
     ended: Option<Instant>,
-    /// The server tells the turns of its event loop.
+    /// The server tells the turns of its event loop (7.0 and later).
     counts_turns: bool,
-    /// Nobody else was at work since the last slice.
+    slices: u64,
+    turns: u64,
+    /// Nobody else has been at work lately.
     idle: bool,
 }
 
@@ -104,7 +115,29 @@ impl Pace {
         let had = self.ended.map_or(Duration::MAX, |ended| ended.elapsed());
         let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
         self.owed_us = self.owed_us.saturating_sub(had_us);
-        self.idle = self.counts_turns && events::take_turns() <= IDLE_TURNS;
+        if !self.counts_turns {
+            return;
+        }
+        let turns = events::take_turns();
+        self.slices += 1;
+        self.turns += turns;
+        if turns > BUSY_TURNS {
+            self.idle = false;
+        } else if self.slices >= COUNTED {
+            self.idle = self.turns <= IDLE_TURNS;
+        } else {
+            return;
+        }
+        (self.slices, self.turns) = (0, 0);
+    }
+
+    /// How long the slice may take, in µs.
+    fn slice_us(&self, settings: &Settings) -> u64 {
+        if self.counts_turns && !self.idle {
+            settings.slice_us / SHORTER
+        } else {
+            settings.slice_us
+        }
     }
 
     /// A slice has ended: how long to wait for the next, in ms. While others are
@@ -295,9 +328,12 @@ impl Task for Slice {
             return;
         };
         let current = settings::now();
-        with(|jobs| jobs.pace.begin());
+        let slice_us = with(|jobs| {
+            jobs.pace.begin();
+            jobs.pace.slice_us(&current.settings)
+        });
         let started = Instant::now();
-        let step = guard(|| job.slice(ctx, &current.settings))
+        let step = guard(|| job.slice(ctx, slice_us))
             .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
         let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         job.run.server_us += spent_us;
@@ -420,7 +456,7 @@ impl Job {
         self.order.visitor.restart();
     }
 
-    fn slice(&mut self, ctx: Ctx<'_>, settings: &Settings) -> Step {
+    fn slice(&mut self, ctx: Ctx<'_>, slice_us: u64) -> Step {
         if let Some(why) = self.stop {
             return Step::Failed(format!(
                 "{} was stopped: {why}, after {} keys",
@@ -479,7 +515,7 @@ impl Job {
         } else {
             None
         };
-        self.work(&turn, settings.slice_us, held_back)
+        self.work(&turn, slice_us, held_back)
     }
 
     /// Whether a replica is too far behind to be sent more.
