@@ -44,6 +44,17 @@ pub struct Known {
     pub results: BTreeMap<Vec<u8>, LastResult>,
 }
 
+impl Known {
+    fn all_places(&mut self) -> [&mut BTreeSet<Place>; 4] {
+        [
+            &mut self.bindings,
+            &mut self.queues,
+            &mut self.unacked,
+            &mut self.schedules,
+        ]
+    }
+}
+
 static KNOWN: MainCell<Option<Known>> = MainCell::new(None);
 
 /// A copy of what is known.
@@ -136,18 +147,30 @@ pub fn result(result: &StoredResult<'_>) {
     );
 }
 
+/// A database, or with `None` all of them, has been emptied. Which of them the last
+/// results came from is not kept, so they are forgotten either way.
+pub fn flushed(db: Option<i32>) {
+    let mut known = KNOWN.get_mut();
+    let Some(flushed) = db else {
+        *known = None;
+        return;
+    };
+    let Some(known) = known.as_mut() else {
+        return;
+    };
+    known.results.clear();
+    for places in known.all_places() {
+        places.retain(|(db, _)| *db != flushed);
+    }
+}
+
 /// Two databases have changed places. A name that is no longer there does no harm.
 pub fn swapped(a: i32, b: i32) {
     let mut known = KNOWN.get_mut();
     let Some(known) = known.as_mut() else {
         return;
     };
-    for places in [
-        &mut known.bindings,
-        &mut known.queues,
-        &mut known.unacked,
-        &mut known.schedules,
-    ] {
+    for places in known.all_places() {
         *places = std::mem::take(places)
             .into_iter()
             .map(|(db, name)| match db {

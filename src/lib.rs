@@ -91,7 +91,7 @@ impl OnTurn for Life {
                 background::owe("sweep-on-start");
             }
             Turn::Primary => background::owe("failover"),
-            Turn::Flushed => known::forget(),
+            Turn::Flushed(db) => known::flushed(db),
             Turn::Swapped(a, b) => {
                 known::swapped(a, b);
                 engine::restart_all();

@@ -207,6 +207,42 @@ async fn a_scan_whose_client_leaves_is_stopped_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_server_that_shuts_down_in_the_middle_of_a_sweep_lets_its_client_go() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary)
+            .setting("enforce", "no")
+            .setting("max-writes-per-sec", "1000")
+            .append_only()
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        seed_results(&mut conn, "s", 20_000).await;
+        let mut other = server.connect().await;
+        let waiting = tokio::spawn(async move { other.ask("HYGIENE.FIXTTL").await });
+        wait_for("the sweep to begin", LONG, async || {
+            let jobs = all_jobs(&mut conn).await;
+            let begun = jobs.iter().any(|job| job.int("scanned") > 0);
+            begun.then_some(()).ok_or(format!("{jobs:?}"))
+        })
+        .await;
+        server.shut_down("NOSAVE");
+        assert!(
+            waiting.await.expect("an end").is_err(),
+            "no reply is made up"
+        );
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        assert_eq!(conn.int("DBSIZE").await, 20_000);
+        let reply = conn.fields("HYGIENE.FIXTTL").await;
+        assert!(
+            reply.int("already_had_ttl") > 0,
+            "what was done stays: {reply:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_told_to_stop_waiting_gets_an_answer_and_ends_its_sweep() {
     on_every_server(async |binary| {
         let server = Setup::on(binary)

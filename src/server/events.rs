@@ -117,8 +117,8 @@ pub enum Turn {
     LoadStarted,
     /// A data set has been read or given up.
     LoadEnded,
-    /// All databases, or one, have been emptied.
-    Flushed,
+    /// A database has been emptied, or with `None` all of them.
+    Flushed(Option<i32>),
     /// Two databases have changed places.
     Swapped(i32, i32),
     /// Its periodic round, `hz` times a second.
@@ -203,7 +203,11 @@ unsafe extern "C" fn turned<T: OnTurn>(
             (ROLE, 1) => Turn::Replica,
             (LOADING, 0..=2) | (ASYNC_LOAD, 0) => Turn::LoadStarted,
             (LOADING, 3 | 4) | (ASYNC_LOAD, 1 | 2) => Turn::LoadEnded,
-            (FLUSH, 1) => Turn::Flushed,
+            (FLUSH, 1) if !data.is_null() => {
+                // SAFETY: with this event the server hands over this struct.
+                let flush = unsafe { &*data.cast::<raw::RedisModuleFlushInfo>() };
+                Turn::Flushed((flush.dbnum >= 0).then_some(flush.dbnum))
+            }
             (CRON, _) => Turn::Cron,
             (SWAPDB, _) if !data.is_null() => {
                 // SAFETY: with this event the server hands over this struct.
