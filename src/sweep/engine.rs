@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{Cost, Job, Order, Run, Scope, Turn};
+use crate::core::pace::Pace;
 use crate::core::reply::Reply;
-use crate::core::settings::Settings;
 use crate::server::acl::User;
 use crate::server::command::{Answers, Outcome, Waiting};
 use crate::server::context::{memory_full, now_ms, replica_lag_bytes, writes_paused};
@@ -51,23 +51,6 @@ const LAG_ASKED: Duration = Duration::from_millis(100);
 /// (client-output-buffer-limit, Redis 6.2 to 8.2).
 const MOST_LAG: u64 = 32 * 1024 * 1024;
 
-/// Slices over which the turns of the event loop are counted, and the turns among
-/// them that are not a client's: one per slice is our own timer's, the server's
-/// periodic round and a replica's word make a few more.
-const COUNTED: u64 = 16;
-const IDLE_TURNS: u64 = COUNTED + 3;
-
-/// So many turns between two slices are clients', whatever the slices before say.
-const BUSY_TURNS: u64 = 4;
-
-/// While clients are at work a slice is so many times shorter: what one of them can
-/// meet is the length of a slice, far more than the share that all slices take.
-const SHORTER: u64 = 4;
-
-/// What a write costs on top of the slice that did it, in µs: it is sent to
-/// replicas and AOF after the slice. Measured at 40 to 100 % of the write itself.
-const WRITE_AFTER_US: u64 = 1;
-
 /// A finished job.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -92,72 +75,8 @@ struct Jobs {
     on_turn: Option<u64>,
     stop_on_turn: Option<&'static str>,
     pace: Pace,
-}
-
-/// What the main thread is owed between slices.
-#[derive(Default)]
-struct Pace {
-    /// Time that the last slices owe it, in µs.
-    owed_us: u64,
     /// When the last slice ended.
     ended: Option<Instant>,
-    /// The server tells the turns of its event loop (7.0 and later).
-    counts_turns: bool,
-    slices: u64,
-    turns: u64,
-    /// Nobody else has been at work lately.
-    idle: bool,
-}
-
-impl Pace {
-    /// A slice begins: what the main thread has had since the last is settled.
-    fn begin(&mut self) {
-        let had = self.ended.map_or(Duration::MAX, |ended| ended.elapsed());
-        let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
-        self.owed_us = self.owed_us.saturating_sub(had_us);
-        if !self.counts_turns {
-            return;
-        }
-        let turns = events::take_turns();
-        self.slices += 1;
-        self.turns += turns;
-        if turns > BUSY_TURNS {
-            self.idle = false;
-        } else if self.slices >= COUNTED {
-            self.idle = self.turns <= IDLE_TURNS;
-        } else {
-            return;
-        }
-        (self.slices, self.turns) = (0, 0);
-    }
-
-    /// How long the slice may take, in µs.
-    fn slice_us(&self, settings: &Settings) -> u64 {
-        if self.counts_turns && !self.idle {
-            settings.slice_us / SHORTER
-        } else {
-            settings.slice_us
-        }
-    }
-
-    /// A slice has ended: how long to wait for the next, in ms. While others are
-    /// at work they get their share; while nobody is, there is nobody to wait for.
-    fn end(&mut self, spent_us: u64, writes: u64, settings: &Settings) -> u64 {
-        self.ended = Some(Instant::now());
-        let share = settings.cpu_percent.clamp(1, 90);
-        let busy_us = spent_us + writes * WRITE_AFTER_US;
-        let for_share = if self.idle {
-            0
-        } else {
-            busy_us * (100 - share) / share
-        };
-        let for_writes = (writes * 1_000_000)
-            .checked_div(settings.max_writes_per_sec)
-            .unwrap_or(0)
-            .saturating_sub(spent_us);
-        self.owed_us += for_share.max(for_writes);
-        (self.owed_us / 1_000).max(1)
-    }
 }
 
 static JOBS: MainCell<Option<Jobs>> = MainCell::new(None);
@@ -219,10 +138,8 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
         });
         if jobs.timer.is_none() && jobs.on_turn.is_none() {
             jobs.timer = Timer::arm::<Slice>(ctx, 0);
-            jobs.pace = Pace {
-                counts_turns: events::count_turns(ctx, true),
-                ..Pace::default()
-            };
+            jobs.pace = Pace::new(events::count_turns(ctx, true));
+            jobs.ended = None;
         }
         id
     })
@@ -329,7 +246,9 @@ impl Task for Slice {
         };
         let current = settings::now();
         let slice_us = with(|jobs| {
-            jobs.pace.begin();
+            let had = jobs.ended.map_or(Duration::MAX, |ended| ended.elapsed());
+            let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
+            jobs.pace.begin(had_us, events::take_turns());
             jobs.pace.slice_us(&current.settings)
         });
         let started = Instant::now();
@@ -341,7 +260,10 @@ impl Task for Slice {
         stats::slice(spent_us);
         let wait_ms = match &step {
             Step::Again { writes, held_back } => {
-                let pace_ms = with(|jobs| jobs.pace.end(spent_us, *writes, &current.settings));
+                let pace_ms = with(|jobs| {
+                    jobs.ended = Some(Instant::now());
+                    jobs.pace.end(spent_us, *writes, &current.settings)
+                });
                 if held_back.is_some() {
                     pace_ms.max(HELD_BACK_MS)
                 } else {
