@@ -12,6 +12,7 @@ use crate::core::keys::KeyType;
 use crate::core::policy::{self, Change};
 use crate::keyspace;
 use crate::known;
+use crate::observe;
 use crate::server::context::writes_paused;
 use crate::server::events::{self, OnWrite, Written, kind};
 use crate::server::key::Key;
@@ -48,15 +49,21 @@ pub struct Hook;
 
 impl OnWrite for Hook {
     fn written(ctx: Ctx<'_>, what: &Written<'_>) {
+        match (what.kind, what.event) {
+            (kind::LIST, _) => return observe::list_changed(ctx, what),
+            (kind::GENERIC, b"expire") => observe::ttl_given(ctx, what),
+            (kind::GENERIC, b"del") => return observe::key_deleted(ctx, what),
+            _ => {}
+        }
         let concerns_us = settings::with(|current| match what.kind {
-            kind::STRING => is_result(current, what),
+            kind::STRING => is_concern(current, what),
             kind::GENERIC => {
                 let comes_whole = matches!(
                     what.event,
                     b"rename_to" | b"copy_to" | b"move_to" | b"restore"
                 );
                 let given_ttl = what.event == b"expire" && current.settings.max_ttl_ms > 0;
-                (comes_whole || (given_ttl && !keyspace::stamping())) && is_result(current, what)
+                (comes_whole || (given_ttl && !keyspace::stamping())) && is_concern(current, what)
             }
             _ => false,
         });
@@ -68,12 +75,11 @@ impl OnWrite for Hook {
     }
 }
 
-fn is_result(current: &Current, what: &Written<'_>) -> bool {
-    if !current.settings.enforce {
-        return false;
-    }
+fn is_concern(current: &Current, what: &Written<'_>) -> bool {
     let name = what.key();
-    current.names.task_result(name) && !current.names.exempt(name)
+    current.names.task_result(name)
+        && !current.names.exempt(name)
+        && (current.settings.enforce || observe::awaits(name))
 }
 
 fn note(ctx: Ctx<'_>, what: &Written<'_>) {
@@ -181,14 +187,17 @@ fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)], moment: Moment) {
 
 /// What the hook does to an open key, if it is a string.
 fn due(key: &Key<'_>, current: &Current) -> Option<Change> {
-    if key.kind() != Some(KeyType::String) {
+    if key.kind() != Some(KeyType::String) || !current.settings.enforce {
         return None;
     }
     policy::enforce(key.ttl(), &current.settings)
 }
 
 fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {
-    let change = Key::read(ctx, name).and_then(|key| due(&key, current));
+    let change = Key::read(ctx, name).and_then(|key| {
+        learn(&key, name);
+        due(&key, current)
+    });
     if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = change
         && keyspace::give_ttl(ctx, name, ms, cluster)
     {
@@ -200,10 +209,20 @@ fn stamp_at_once(ctx: Ctx<'_>, current: &Current, name: &Str) {
     let Some(key) = Key::write(ctx, name) else {
         return;
     };
+    learn(&key, name);
     if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = due(&key, current)
         && keyspace::give_open_key_ttl(ctx, key, name, ms)
     {
         count(change);
+    }
+}
+
+/// How a task ended whose publish was seen.
+fn learn(key: &Key<'_>, name: &Str) {
+    if observe::awaits(name.bytes())
+        && let Some(payload) = key.string()
+    {
+        observe::result_written(name.bytes(), payload);
     }
 }
 

@@ -110,6 +110,15 @@ pub fn queue(db: i32, name: &[u8]) -> bool {
         .is_some_and(|known| known.queues.contains(&(db, name.to_vec())))
 }
 
+/// Whether this is the name of a RedBeat schedule that was seen.
+#[must_use]
+pub fn schedule(db: i32, name: &[u8]) -> bool {
+    KNOWN
+        .get()
+        .as_ref()
+        .is_some_and(|known| known.schedules.contains(&(db, name.to_vec())))
+}
+
 /// Notes a binding at the moment it is written, so that a queue declared after
 /// the last sweep is known too.
 pub fn binding_written(ctx: Ctx<'_>, what: &Written<'_>) {

@@ -5,6 +5,7 @@
 //! - [`server`]: the server's module API, wrapped; the only `unsafe`.
 //! - [`hook`]: a TTL at the moment of the write.
 //! - [`sweep`]: passes over the keyspace, in slices.
+//! - [`observe`]: what the traffic of queues shows, for BEATSTATUS.
 //! - [`evidence`]: what lies in Redis about periodic work, for BEATSTATUS.
 //! - [`commands`]: what people type.
 
@@ -14,6 +15,7 @@ pub mod evidence;
 pub mod hook;
 pub mod keyspace;
 pub mod known;
+pub mod observe;
 pub mod server;
 pub mod settings;
 pub mod stats;
@@ -49,9 +51,9 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
 
     let server = server::load::Server::at(ctx);
     let kinds = if server.generic_events_are_safe() {
-        kind::STRING | kind::SET | kind::GENERIC
+        kind::STRING | kind::LIST | kind::SET | kind::GENERIC
     } else {
-        kind::STRING | kind::SET
+        kind::STRING | kind::LIST | kind::SET
     };
     if !events::watch_writes::<hook::Hook>(ctx, kinds) {
         return Err("the server refuses keyspace events".to_owned());
@@ -69,6 +71,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
 pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     engine::shut(ctx)?;
     hook::stop(ctx);
+    observe::stop(ctx);
     background::forget();
     known::forget();
     server::config::forget();
@@ -84,19 +87,31 @@ impl OnTurn for Life {
             Turn::Cron => {
                 keyspace::look_for_listeners(ctx);
                 hook::settle(ctx);
+                observe::state::round(ctx);
                 background::round(ctx);
             }
             Turn::LoadEnded => {
                 engine::restart_all();
+                observe::anew();
                 background::owe("sweep-on-start");
             }
-            Turn::Primary => background::owe("failover"),
-            Turn::Flushed(db) => known::flushed(db),
+            Turn::Primary => {
+                observe::anew();
+                background::owe("failover");
+            }
+            Turn::Replica => observe::anew(),
+            Turn::Flushed(db) => {
+                known::flushed(db);
+                if matches!(db, None | Some(0)) {
+                    observe::anew();
+                }
+            }
             Turn::Swapped(a, b) => {
                 known::swapped(a, b);
+                observe::swapped();
                 engine::restart_all();
             }
-            Turn::LoadStarted | Turn::Replica => {}
+            Turn::LoadStarted => {}
         }
     }
 }

@@ -60,6 +60,10 @@ pub struct Settings {
     pub maintenance_queues: Vec<Vec<u8>>,
     /// Celery's `visibility_timeout`, in ms.
     pub visibility_timeout_ms: i64,
+    /// Whether the traffic of queues is watched.
+    pub observe: bool,
+    /// The hash in database 0 that holds what was observed; empty for none.
+    pub state_key: Vec<u8>,
     result_keys: Vec<Glob>,
     exempt_keys: Vec<Glob>,
     key_prefixes: Vec<Vec<u8>>,
@@ -83,6 +87,8 @@ impl Default for Settings {
             expected_tasks: Vec::new(),
             maintenance_queues: Vec::new(),
             visibility_timeout_ms: 0,
+            observe: false,
+            state_key: Vec::new(),
             result_keys: Vec::new(),
             exempt_keys: Vec::new(),
             key_prefixes: Vec::new(),
@@ -159,6 +165,9 @@ pub fn named(name: &[u8]) -> Result<&'static Setting, String> {
             )
         })
 }
+
+/// The longest name of the hash of observations, in bytes.
+const LONGEST_STATE_KEY: usize = 512;
 
 fn yes_no(value: &[u8]) -> Result<bool, String> {
     if value.eq_ignore_ascii_case(b"yes") {
@@ -392,6 +401,26 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Celery's visibility_timeout; older unacked messages are stuck",
         read: |s, v| span_of(v, 1_000).map(|ms| s.visibility_timeout_ms = ms),
         show: |s| show_span(s.visibility_timeout_ms),
+    },
+    Setting {
+        name: "observe",
+        default: "yes",
+        meaning: "watch the traffic of queues for BEATSTATUS",
+        read: |s, v| yes_no(v).map(|on| s.observe = on),
+        show: |s| show_yes_no(s.observe),
+    },
+    Setting {
+        name: "state-key",
+        default: "hygiene:state",
+        meaning: "the hash in database 0 that holds what was observed; empty for memory only",
+        read: |s, v| {
+            if v.len() > LONGEST_STATE_KEY {
+                return Err(format!("expected at most {LONGEST_STATE_KEY} bytes"));
+            }
+            s.state_key = v.to_vec();
+            Ok(())
+        },
+        show: |s| s.state_key.clone(),
     },
 ];
 

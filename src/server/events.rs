@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::guard::guard;
+use super::key::{self, Key};
 use super::string::lent_bytes;
 use super::timer::Task;
-use super::{Ctx, Str};
+use super::{Ctx, Str, call};
 
 /// Kinds of keyspace events, as the server's mask has them.
 pub mod kind {
@@ -16,6 +17,8 @@ pub mod kind {
     pub const GENERIC: i32 = 1 << 2;
     /// Writes to strings.
     pub const STRING: i32 = 1 << 3;
+    /// Writes to lists.
+    pub const LIST: i32 = 1 << 4;
     /// Writes to sets.
     pub const SET: i32 = 1 << 5;
 }
@@ -41,6 +44,25 @@ impl<'a> Written<'a> {
     #[must_use]
     pub fn keep(&self) -> Option<Str> {
         Str::hold(self.lent)
+    }
+
+    /// The key, to look at.
+    #[must_use]
+    pub fn open<'c>(&self, ctx: Ctx<'c>) -> Option<Key<'c>> {
+        Key::read_lent(ctx, self.lent)
+    }
+
+    /// A copy of the first or last element of the list. It takes as long as the
+    /// element is, as did the push that brought it.
+    #[must_use]
+    pub fn element(&self, ctx: Ctx<'_>, head: bool) -> Option<Str> {
+        if !key::reads_lists() {
+            // Redis 6.2.
+            let at: &[u8] = if head { b"0" } else { b"-1" };
+            let value = call::read(ctx, c"LINDEX", &[self.key(), at]);
+            return value.str().and_then(Str::new);
+        }
+        self.open(ctx)?.element(head)
     }
 }
 

@@ -39,11 +39,20 @@ impl<'a> Key<'a> {
         key.kind().is_some().then_some(key)
     }
 
+    /// [`Key::read`] by a name that the server lent for the length of the callback.
+    pub(super) fn read_lent(ctx: Ctx<'a>, name: *mut raw::RedisModuleString) -> Option<Self> {
+        Self::open_by(ctx, name, READ | QUIETLY)
+    }
+
     fn open(ctx: Ctx<'a>, name: &Str, mode: i32) -> Option<Self> {
+        Self::open_by(ctx, name.ptr(), mode)
+    }
+
+    fn open_by(ctx: Ctx<'a>, name: *mut raw::RedisModuleString, mode: i32) -> Option<Self> {
         let open = api!(RedisModule_OpenKey)?;
         // SAFETY: context and name are live; the handle is closed before the
         // callback ends, since it cannot outlive the context.
-        let ptr = unsafe { open(ctx.ptr(), name.ptr(), mode) };
+        let ptr = unsafe { open(ctx.ptr(), name, mode) };
         (!ptr.is_null()).then(|| Self {
             ptr,
             owned: true,
@@ -144,6 +153,16 @@ impl<'a> Key<'a> {
         Some(unsafe { std::slice::from_raw_parts(ptr.cast(), len) })
     }
 
+    /// A copy of a list's first or last element.
+    pub(super) fn element(&self, head: bool) -> Option<Str> {
+        if self.kind() != Some(KeyType::List) {
+            return None;
+        }
+        let get = api!(RedisModule_ListGet)?;
+        // SAFETY: the handle is open and holds a list; the string it answers is ours.
+        Str::own(unsafe { get(self.ptr, if head { 0 } else { -1 }) })
+    }
+
     /// Gives it an expiry at a Unix time in ms; `false` where the server has no
     /// such call. Replicates nothing.
     pub(super) fn expire_at(&self, at_ms: i64) -> bool {
@@ -165,6 +184,11 @@ impl Drop for Key<'_> {
             unsafe { close(self.ptr) }
         }
     }
+}
+
+/// Whether the server lets a module read elements of lists (7.0 and later).
+pub(super) fn reads_lists() -> bool {
+    api!(RedisModule_ListGet).is_some()
 }
 
 /// Gives the key an expiry at a Unix time in ms, for replicas and AOF too, in

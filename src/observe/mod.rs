@@ -1,0 +1,192 @@
+//! Observation: what the traffic of the queues shows of beat and of the workers.
+//!
+//! Stock beat leaves no key, but each of its messages is pushed to a list here. A
+//! message is read inside the event of its push, since a worker that waits takes it
+//! right after the command. What is learnt lives in [`Traffic`], and in the hash
+//! named by `state-key`, so that a restart or a failover forgets nothing ([`state`]).
+//!
+//! Only a primary watches. A replica is told of the same pushes, but writes nothing
+//! by itself; it looks into the hash that its primary writes.
+
+mod lists;
+pub mod state;
+
+use crate::core::beat::Traffic;
+use crate::core::celery::result;
+use crate::core::keys::{Class, KeyType};
+use crate::known;
+use crate::server::context::now_ms;
+use crate::server::events::Written;
+use crate::server::{Ctx, MainCell};
+use crate::settings;
+
+use lists::{Lists, Look};
+
+/// Bytes of a result that are read for how its task ended; a longer one is not.
+const MOST_RESULT: usize = 16 * 1024;
+
+static TRAFFIC: MainCell<Option<Traffic>> = MainCell::new(None);
+static LISTS: MainCell<Option<Lists>> = MainCell::new(None);
+
+fn with<R>(change: impl FnOnce(&mut Traffic) -> R) -> R {
+    change(TRAFFIC.get_mut().get_or_insert_default())
+}
+
+fn wanted() -> bool {
+    settings::with(|current| current.settings.observe) == Some(true)
+}
+
+/// A database's number as [`Traffic`] has it.
+fn number(db: i32) -> u32 {
+    u32::try_from(db).unwrap_or(0)
+}
+
+/// A list was pushed to or popped from, inside the command that did it.
+pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
+    let (push, head) = match what.event {
+        b"lpush" => (true, true),
+        b"rpush" => (true, false),
+        b"rpop" | b"lpop" => (false, false),
+        _ => return,
+    };
+    if !wanted() {
+        return;
+    }
+    let (db, now, name) = (ctx.db(), now_ms(), what.key());
+    let queue = match LISTS.get_mut().get_or_insert_default().look(db, name, now) {
+        Look::Queue(queue) => Some(queue),
+        Look::Unknown if push => None,
+        Look::Unknown | Look::Other => return,
+    };
+    if !ctx.flags().may_write() {
+        return;
+    }
+    match queue {
+        Some(queue) if push => {
+            let element = what.element(ctx, head);
+            let message = element.as_ref().and_then(|e| lists::message(e.bytes()));
+            with(|traffic| traffic.pushed(now, number(db), queue, message.as_ref()));
+        }
+        Some(queue) => with(|traffic| traffic.popped(now, number(db), queue)),
+        None => meet(ctx, what, head, db, now),
+    }
+}
+
+/// A list that nothing is known of was pushed to.
+fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
+    let name = what.key();
+    let element = what.element(ctx, head);
+    let message = element.as_ref().and_then(|e| lists::message(e.bytes()));
+    let known = known::queue(db, name);
+    let mut lists = LISTS.get_mut();
+    let lists = lists.get_or_insert_default();
+    lists.note(db, name, message.as_ref(), known, now);
+    if let Look::Queue(queue) = lists.look(db, name, now) {
+        known::seen(db, name, Class::Queue, KeyType::List);
+        with(|traffic| traffic.pushed(now, number(db), queue, message.as_ref()));
+    }
+}
+
+/// Whether a result is waited for, so that the hook should look at it.
+pub fn awaits(name: &[u8]) -> bool {
+    wanted()
+        && TRAFFIC
+            .get()
+            .as_ref()
+            .is_some_and(|traffic| traffic.awaits(task_id(name)))
+}
+
+/// A result that is waited for was written.
+pub fn result_written(name: &[u8], payload: &[u8]) {
+    if payload.len() > MOST_RESULT {
+        return;
+    }
+    let Ok(result) = result::read(payload) else {
+        return;
+    };
+    let Some(status) = result.status.as_deref().filter(|_| result.finished()) else {
+        return;
+    };
+    let now = now_ms();
+    with(|traffic| {
+        traffic.finished(
+            now,
+            task_id(name),
+            result.name.as_deref(),
+            status,
+            result.exc_type.as_deref(),
+        );
+    });
+}
+
+/// What stands behind `celery-task-meta-`, or the whole name.
+fn task_id(name: &[u8]) -> &[u8] {
+    const META: &[u8] = b"celery-task-meta-";
+    memchr::memmem::rfind(name, META)
+        .and_then(|at| name.get(at + META.len()..))
+        .unwrap_or(name)
+}
+
+/// A key was given a TTL: RedBeat does so to its lock on each tick.
+pub fn ttl_given(ctx: Ctx<'_>, what: &Written<'_>) {
+    let name = what.key();
+    if !name.ends_with(b":lock") || !wanted() || !is_redbeat_lock(ctx.db(), name) {
+        return;
+    }
+    if !ctx.flags().may_write() {
+        return;
+    }
+    let Some(ttl_ms) = what.open(ctx).and_then(|key| key.ttl()) else {
+        return;
+    };
+    let (now, db) = (now_ms(), number(ctx.db()));
+    with(|traffic| traffic.redbeat_ticked(now, db, name, ttl_ms));
+}
+
+/// Whether the lock is that of a schedule that is known, or of RedBeat's default
+/// name (redbeat/schedulers.py, `RedBeatConfig`: key prefix `redbeat:`).
+fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
+    name == b"redbeat::lock"
+        || name.strip_suffix(b"lock").is_some_and(|stem| {
+            known::schedule(db, &[stem, b"schedule"].concat())
+        })
+}
+
+/// What was observed, for judging.
+#[must_use]
+pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Option<crate::core::beat::Heard> {
+    if !wanted() {
+        return None;
+    }
+    if !ctx.flags().primary() {
+        state::look_at_the_primarys(ctx, now_ms);
+    }
+    TRAFFIC.get().as_ref().map(|traffic| traffic.heard(now_ms))
+}
+
+/// A key was deleted: with the hash goes what was observed.
+pub fn key_deleted(ctx: Ctx<'_>, what: &Written<'_>) {
+    if state::deleted(ctx.db(), what.key()) {
+        anew();
+    }
+}
+
+/// The data set or this server's role is new: what was observed is taken up from
+/// the hash in the next round, if it is there.
+pub fn anew() {
+    *TRAFFIC.get_mut() = None;
+    *LISTS.get_mut() = None;
+    state::anew();
+}
+
+/// Two databases have changed places; with the first one the hash is elsewhere.
+pub fn swapped() {
+    *LISTS.get_mut() = None;
+    with(Traffic::mark_all_changed);
+}
+
+/// Stops what is armed and forgets everything, before the library goes.
+pub fn stop(ctx: Ctx<'_>) {
+    state::stop(ctx);
+    anew();
+}

@@ -1,0 +1,286 @@
+//! The hash named by `state-key`: what was observed, across restarts and failovers.
+//!
+//! It is written by a primary only, at most every 10 s and only when something has
+//! changed, by plain HSET and HDEL, so replicas and AOF get what is written. It is
+//! read when a data set has been loaded and when a replica becomes a primary. The
+//! hash *is* the memory: who deletes it, or empties database 0, has it forgotten.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::core::args;
+use crate::core::beat::{Changes, Traffic};
+use crate::core::keys::KeyType;
+use crate::server::call;
+use crate::server::context::{memory_full, now_ms, writes_paused};
+use crate::server::key::Key;
+use crate::server::timer::{Task, Timer};
+use crate::server::{Ctx, MainCell, Str, log};
+use crate::settings;
+
+/// Between two writes, in ms.
+const WRITE_EVERY_MS: i64 = 10_000;
+
+/// Fields written at a time.
+const PORTION: usize = 100;
+
+/// Fields of a hash that may be ours: 1,000 tasks, and as much beside them.
+const MOST_FIELDS: u64 = 4_000;
+
+/// Bytes of a hash that may be ours.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The database the hash lies in.
+const DB: i32 = 0;
+
+/// A state of the writer.
+struct Clock {
+    /// The hash is still to be read: the data set, or this server's role, is new.
+    unread: bool,
+    /// When it was last written, or, on a replica, read; Unix ms.
+    last_ms: i64,
+    /// What is still to be written.
+    changes: Changes,
+    timer: Option<Timer>,
+    /// Whether observation was on in the last round, and the name of the hash then.
+    observe: bool,
+    name: Vec<u8>,
+    /// Something else lies under that name, and the log says so.
+    refused: bool,
+}
+
+static CLOCK: MainCell<Clock> = MainCell::new(Clock {
+    unread: true,
+    last_ms: 0,
+    changes: Changes {
+        set: Vec::new(),
+        del: Vec::new(),
+    },
+    timer: None,
+    observe: false,
+    name: Vec::new(),
+    refused: false,
+});
+
+/// Set while a write of ours raises its own events.
+static WRITING: AtomicBool = AtomicBool::new(false);
+
+/// The name of the hash; `None` where observations are kept in memory only.
+fn name(ctx: Ctx<'_>) -> Option<Vec<u8>> {
+    // A cluster's node may not own the slot of that name, and has no other database.
+    if ctx.flags().cluster() {
+        return None;
+    }
+    settings::with(|current| current.settings.state_key.clone()).filter(|name| !name.is_empty())
+}
+
+/// The server's periodic round: reads what is unread and has written what is due.
+pub fn round(ctx: Ctx<'_>) {
+    let now = now_ms();
+    let name = name(ctx);
+    let due = {
+        let mut clock = CLOCK.get_mut();
+        let observe = super::wanted();
+        if observe && !clock.observe {
+            // What went by in the meantime was not seen.
+            super::with(|traffic| traffic.resumed(now));
+        }
+        clock.observe = observe;
+        let wanted = name.clone().unwrap_or_default();
+        if clock.name != wanted {
+            clock.name = wanted;
+            clock.refused = false;
+            clock.changes = Changes::default();
+            super::with(Traffic::mark_all_changed);
+        }
+        clock.last_ms = clock.last_ms.min(now);
+        clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= WRITE_EVERY_MS
+    };
+    if !super::wanted() || !ctx.flags().may_write() {
+        return;
+    }
+    if CLOCK.get().unread {
+        read_back(ctx, name.as_deref(), now);
+    } else if due && name.is_some() && !CLOCK.get().refused && !writes_paused() && !memory_full() {
+        let something = !CLOCK.get().changes.is_empty() || super::with(|t| t.has_changes());
+        if something {
+            let timer = Timer::arm::<Write>(ctx, 0);
+            CLOCK.get_mut().timer = timer;
+        }
+    }
+}
+
+/// Takes up what the hash remembers, if this server has observed nothing itself.
+fn read_back(ctx: Ctx<'_>, name: Option<&[u8]>, now: i64) {
+    CLOCK.get_mut().unread = false;
+    let remembered = name.and_then(|name| read(ctx, name, now));
+    *super::TRAFFIC.get_mut() = Some(remembered.unwrap_or_else(|| {
+        let mut traffic = Traffic::default();
+        traffic.resumed(now);
+        traffic
+    }));
+}
+
+/// What the hash holds; `None` if there is none, or none that may be ours.
+fn read(ctx: Ctx<'_>, name: &[u8], now: i64) -> Option<Traffic> {
+    let _home = ctx.home();
+    if !ctx.select(DB) {
+        return None;
+    }
+    let key = Str::new(name)?;
+    match found(ctx, &key) {
+        Found::Nothing => return None,
+        Found::Ours => {}
+        Found::SomethingElse => {
+            refuse(name);
+            return None;
+        }
+    }
+    let reply = call::read(ctx, c"HGETALL", &[name]);
+    let fields = reply.array().chunks(2).filter_map(|pair| match pair {
+        [field, value] => Some((field.str()?, value.str()?)),
+        _ => None,
+    });
+    Some(Traffic::read(fields, now))
+}
+
+/// What lies under the name.
+enum Found {
+    Nothing,
+    Ours,
+    /// Another type, or a hash larger than ours can be.
+    SomethingElse,
+}
+
+fn found(ctx: Ctx<'_>, name: &Str) -> Found {
+    let Some(key) = Key::read(ctx, name) else {
+        return Found::Nothing;
+    };
+    let (kind, fields) = (key.kind(), key.len() as u64);
+    drop(key);
+    if kind != Some(KeyType::Hash)
+        || fields > MOST_FIELDS
+        || call::memory_usage(ctx, name, 5) > MOST_BYTES
+    {
+        return Found::SomethingElse;
+    }
+    Found::Ours
+}
+
+fn refuse(name: &[u8]) {
+    let mut clock = CLOCK.get_mut();
+    if !clock.refused {
+        clock.refused = true;
+        log::warning(&format!(
+            "hygiene.state-key {}: what lies under that name was not written by this module and is left alone; what is observed is kept in memory only",
+            args::quoted(name)
+        ));
+    }
+}
+
+/// A portion of what has changed.
+struct Write;
+
+impl Task for Write {
+    fn fire(ctx: Ctx<'_>) {
+        CLOCK.get_mut().timer = None;
+        let Some(name) = name(ctx).filter(|_| super::wanted()) else {
+            return;
+        };
+        if !ctx.flags().may_write() || writes_paused() || memory_full() {
+            return;
+        }
+        let Some(key) = Str::new(&name) else {
+            return;
+        };
+        match found(ctx, &key) {
+            Found::Ours => {}
+            Found::SomethingElse => return refuse(&name),
+            // New, or evicted: all of it is to be written.
+            Found::Nothing => {
+                CLOCK.get_mut().changes = Changes::default();
+                super::with(Traffic::mark_all_changed);
+            }
+        }
+        let more = write_portion(ctx, &name);
+        let timer = if more {
+            Timer::arm::<Self>(ctx, 1)
+        } else {
+            None
+        };
+        let mut clock = CLOCK.get_mut();
+        clock.timer = timer;
+        clock.last_ms = now_ms();
+    }
+}
+
+/// Writes up to [`PORTION`] fields; `true` if some are left.
+fn write_portion(ctx: Ctx<'_>, name: &[u8]) -> bool {
+    let (gone, set) = {
+        let mut clock = CLOCK.get_mut();
+        if clock.changes.is_empty() {
+            clock.changes = super::with(Traffic::take_changes);
+        }
+        let changes = &mut clock.changes;
+        let gone = changes.del.len().saturating_sub(PORTION);
+        let set = changes.set.len().saturating_sub(PORTION);
+        (changes.del.split_off(gone), changes.set.split_off(set))
+    };
+    WRITING.store(true, Relaxed);
+    if !gone.is_empty() {
+        let words: Vec<&[u8]> = std::iter::once(name)
+            .chain(gone.iter().map(Vec::as_slice))
+            .collect();
+        call::write(ctx, c"HDEL", &words);
+    }
+    if !set.is_empty() {
+        let fields = set.iter().flat_map(|(field, value)| [field, value]);
+        let words: Vec<&[u8]> = std::iter::once(name)
+            .chain(fields.map(Vec::as_slice))
+            .collect();
+        call::write(ctx, c"HSET", &words);
+    }
+    WRITING.store(false, Relaxed);
+    !CLOCK.get().changes.is_empty()
+}
+
+/// On a replica: looks at what its primary has written, at most every 10 s.
+pub fn look_at_the_primarys(ctx: Ctx<'_>, now: i64) {
+    {
+        let mut clock = CLOCK.get_mut();
+        if now.saturating_sub(clock.last_ms.min(now)) < WRITE_EVERY_MS {
+            return;
+        }
+        clock.last_ms = now;
+    }
+    if ctx.flags().loading() {
+        return;
+    }
+    let seen = name(ctx).and_then(|name| read(ctx, &name, now));
+    *super::TRAFFIC.get_mut() = seen;
+}
+
+/// Whether the key that is being deleted is the hash, by somebody else's hand.
+pub fn deleted(db: i32, name: &[u8]) -> bool {
+    db == DB
+        && !WRITING.load(Relaxed)
+        && settings::with(|current| {
+            !name.is_empty() && current.settings.state_key.as_slice() == name
+        }) == Some(true)
+}
+
+/// The data set or this server's role is new: what was observed is in the hash, or
+/// nowhere.
+pub fn anew() {
+    let mut clock = CLOCK.get_mut();
+    clock.unread = true;
+    clock.last_ms = 0;
+    clock.refused = false;
+    clock.changes = Changes::default();
+}
+
+/// Stops what is armed.
+pub fn stop(ctx: Ctx<'_>) {
+    if let Some(timer) = CLOCK.get_mut().timer.take() {
+        timer.stop(ctx);
+    }
+}

@@ -1,0 +1,355 @@
+//! What is learnt by watching queues, and the hash that remembers it (case C6).
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::celery::{Clock, Message, extended, queue_key, result_key};
+use crate::client::{Conn, Fields};
+use crate::cmd;
+use crate::data::{assert_same_data, wait_until_in_step};
+use crate::server::{Server, Setup, on_every_server, same, stays, wait_for};
+
+const STATE: &str = "hygiene:state";
+/// The hash is written at most every 10 s.
+const WRITTEN: Duration = Duration::from_secs(25);
+
+async fn status(conn: &mut Conn) -> Fields {
+    conn.fields("HYGIENE.BEATSTATUS").await
+}
+
+/// Pushes as beat does, and takes it again as a worker does.
+async fn publish(conn: &mut Conn, message: &Message) {
+    conn.run(message.push()).await;
+    conn.run("RPOP celery").await;
+}
+
+fn marked(task: &str, n: usize) -> Message {
+    Message::new(task, &format!("{task}-{n}")).by_beat()
+}
+
+async fn wait_for_state(conn: &mut Conn) -> i64 {
+    wait_for("the hash to be written", WRITTEN, async || {
+        match conn.int(cmd!["HLEN", STATE]).await {
+            0 => Err("no fields".to_owned()),
+            fields => Ok(fields),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_message_of_beat_is_seen_though_a_worker_takes_it_at_once() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let mut worker = server.connect().await;
+        let waiting = tokio::spawn(async move { worker.value("BRPOP celery 20").await });
+        let before = Clock::of(&mut conn).await.0;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        conn.run(marked("purge", 1).push()).await;
+        waiting.await.expect("a worker");
+        assert_eq!(conn.int("LLEN celery").await, 0);
+
+        let status = status(&mut conn).await;
+        let publisher = status.map("publisher");
+        assert_eq!(publisher.text("state"), "alive", "{status:?}");
+        assert_eq!(publisher.text("certainty"), "proven");
+        assert_eq!(publisher.text("source"), "beat header");
+        assert!(publisher.int("last_seen_ms") >= before, "{status:?}");
+        let task = status.one("tasks", "name", "purge");
+        assert!(task.int("last_published_ms") >= before, "{status:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_way_of_a_push_is_heard() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let body = |n| marked(&format!("task{n}"), n).body();
+        let high = queue_key("celery", 3);
+        conn.run(cmd!["LPUSH", "celery", body(0)]).await;
+        conn.run(cmd!["RPUSH", "celery", body(1)]).await;
+        conn.run(cmd!["LPUSH", &high, body(2)]).await;
+        conn.transaction(&[cmd!["LPUSH", "celery", body(3)], cmd!["RPOP", "celery"]])
+            .await
+            .unwrap();
+        conn.run(cmd![
+            "EVAL",
+            "return redis.call('LPUSH', KEYS[1], ARGV[1])",
+            1,
+            "prefix:celery",
+            body(4)
+        ])
+        .await;
+        let mut other = server.connect_db(5).await;
+        other.run(cmd!["LPUSH", "celery", body(5)]).await;
+        let status = status(&mut conn).await;
+        for n in 0..6 {
+            let task = status.one("tasks", "name", &format!("task{n}"));
+            assert!(task.int("last_published_ms") > 0, "task{n}: {status:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_publish_is_not_taken_for_one() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        // Somebody else's lists, however they look.
+        for element in ["", "{}", "buy milk", "\u{fffd}", "[1, 2", "null"] {
+            conn.run(cmd!["LPUSH", "todo", element]).await;
+            conn.run(cmd!["RPUSH", "todo", element]).await;
+        }
+        conn.run(cmd!["LPUSH", "todo", vec![b'x'; 2_000_000]]).await;
+        conn.run("LPOP todo").await;
+        let status = status(&mut conn).await;
+        assert_eq!(status.text("verdict"), "unknown", "{status:?}");
+        assert!(status.maps("tasks").is_empty(), "{status:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_rates_of_a_queue_are_measured() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        for n in 0..20 {
+            conn.run(Message::new("work", &format!("id{n}")).push()).await;
+        }
+        for _ in 0..5 {
+            conn.run("RPOP celery").await;
+        }
+        wait_for(
+            "the watch to be old enough for a rate",
+            Duration::from_secs(90),
+            async || {
+                let queue = status(&mut conn).await.one("queues", "name", "celery");
+                if queue.int("in_per_min") > 0 && queue.int("out_per_min") > 0 {
+                    same(queue.text("consumed"), "yes".to_owned())
+                } else {
+                    Err(format!("{queue:?}"))
+                }
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn how_a_task_ended_is_known_where_its_publish_was_seen() {
+    on_every_server(async |binary| {
+        for enforce in ["yes", "no"] {
+            let server = Setup::on(binary).setting("enforce", enforce).start().await;
+            let mut conn = server.connect().await;
+            let clock = Clock::of(&mut conn).await;
+            publish(&mut conn, &marked("purge", 1)).await;
+            // No name in it: the id tells.
+            conn.run(cmd![
+                "SET",
+                result_key("purge-1"),
+                r#"{"status": "FAILURE", "result": {"exc_type": "OSError", "exc_message": ["secret"], "exc_module": "builtins"}, "traceback": "secret", "children": [], "date_done": "2026-11-25T03:43:28.737886+00:00", "task_id": "purge-1"}"#
+            ])
+            .await;
+            wait_for("the end to be noticed", Duration::from_secs(5), async || {
+                let status = status(&mut conn).await;
+                let task = status.one("tasks", "name", "purge");
+                same(
+                    (task.text("last_status"), status.text("verdict")),
+                    ("FAILURE".to_owned(), "tasks_failing".to_owned()),
+                )
+            })
+            .await;
+            let told = format!("{:?}", conn.value("HYGIENE.BEATSTATUS VERBOSE").await);
+            assert!(told.contains("OSError") && !told.contains("secret"), "{told}");
+            // A later run that succeeds is the newer one.
+            publish(&mut conn, &marked("purge", 2)).await;
+            conn.run(cmd![
+                "SETEX",
+                result_key("purge-2"),
+                100,
+                extended("purge-2", "purge", "SUCCESS", clock.ago(0))
+            ])
+            .await;
+            wait_for("the next end", Duration::from_secs(5), async || {
+                let task = status(&mut conn).await.one("tasks", "name", "purge");
+                same(task.text("last_status"), "SUCCESS".to_owned())
+            })
+            .await;
+            let ttl = conn.ttl(result_key("purge-1")).await;
+            assert_eq!(ttl > 0, enforce == "yes", "stamped only if enforced");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_watched_while_observe_is_off() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("observe", "no").start().await;
+        let mut conn = server.connect().await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        assert!(status(&mut conn).await.maps("tasks").is_empty());
+        conn.run("HYGIENE.CONFIG SET observe yes").await;
+        publish(&mut conn, &marked("purge", 2)).await;
+        assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_observed_outlives_a_crash_and_reaches_the_replica() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).append_only().start().await;
+        let replica = Setup::on(binary).replica_of(&server).start().await;
+        let mut conn = server.connect().await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        let seen = status(&mut conn).await.map("publisher").int("last_seen_ms");
+        wait_for_state(&mut conn).await;
+        assert_eq!(conn.ttl(STATE).await, -1);
+        wait_until_in_step(&server, &replica).await;
+        assert_same_data(&[&server, &replica]).await;
+
+        // The replica tells what its primary saw.
+        let mut there = replica.connect().await;
+        let told = status(&mut there).await;
+        assert_eq!(told.map("publisher").int("last_seen_ms"), seen, "{told:?}");
+
+        server.kill_9();
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        wait_for("the memory", Duration::from_secs(10), async || {
+            let publisher = status(&mut conn).await.map("publisher");
+            same(publisher.int("last_seen_ms"), seen)
+        })
+        .await;
+
+        // And a replica that takes over goes on with it.
+        there.run("REPLICAOF NO ONE").await;
+        wait_for("the memory", Duration::from_secs(10), async || {
+            let publisher = status(&mut there).await.map("publisher");
+            same(publisher.int("last_seen_ms"), seen)
+        })
+        .await;
+        publish(&mut there, &marked("purge", 2)).await;
+        assert!(status(&mut there).await.map("publisher").int("last_seen_ms") > seen);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_writes_nothing_by_itself() {
+    let primary = Setup::new().setting("observe", "no").start().await;
+    let replica = Setup::new().replica_of(&primary).start().await;
+    let mut conn = primary.connect().await;
+    let mut there = replica.connect().await;
+    for n in 0..20 {
+        publish(&mut conn, &marked("purge", n)).await;
+    }
+    stays("no hash on the replica", Duration::from_secs(12), async || {
+        same(there.int(cmd!["EXISTS", STATE]).await, 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_deletes_the_hash_has_it_forgotten() {
+    on_every_server(async |binary| {
+        for words in ["DEL hygiene:state", "UNLINK hygiene:state", "FLUSHALL", "FLUSHDB"] {
+            if binary.generic_events_do_harm() && words.contains("hygiene") {
+                continue;
+            }
+            let server = Setup::on(binary).start().await;
+            let mut conn = server.connect().await;
+            publish(&mut conn, &marked("purge", 1)).await;
+            wait_for_state(&mut conn).await;
+            conn.run(words).await;
+            assert!(status(&mut conn).await.maps("tasks").is_empty(), "{words}");
+            stays("nothing comes back", Duration::from_secs(1), async || {
+                same(conn.int(cmd!["EXISTS", STATE]).await, 0)
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn something_else_under_the_name_is_left_alone() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["SET", STATE, "mine"]).await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        wait_for("the log to say so", WRITTEN, async || {
+            if server.log().contains("left alone") {
+                Ok(())
+            } else {
+                Err("nothing".to_owned())
+            }
+        })
+        .await;
+        assert_eq!(conn.text(cmd!["GET", STATE]).await, "mine");
+        assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_name_keeps_it_in_memory_only() {
+    let server = Setup::new().setting("state-key", "").start().await;
+    let mut conn = server.connect().await;
+    publish(&mut conn, &marked("purge", 1)).await;
+    stays("no key", Duration::from_secs(12), async || {
+        same(conn.int("DBSIZE").await, 0)
+    })
+    .await;
+    assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+    // A name given later is written to.
+    conn.run("HYGIENE.CONFIG SET state-key seen").await;
+    wait_for("the hash", WRITTEN, async || match conn.int("HLEN seen").await {
+        0 => Err("no fields".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn broken_and_hostile_fields_are_skipped() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).append_only().start().await;
+        let mut conn = server.connect().await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        wait_for_state(&mut conn).await;
+        let Value::Array(fields) = conn.value(cmd!["HKEYS", STATE]).await else {
+            panic!("no list")
+        };
+        for (n, value) in ["", "{", "[]", "{\"v\":99}", "\u{0}\u{1}"].iter().enumerate() {
+            conn.run(cmd!["HSET", STATE, format!("junk{n}"), *value]).await;
+        }
+        for field in &fields {
+            let field = crate::client::text(field);
+            conn.run(cmd!["HSET", STATE, format!("{field}x"), "[".repeat(100_000)])
+                .await;
+        }
+        let mut server = server;
+        server.kill_9();
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        wait_for("the memory", Duration::from_secs(10), async || {
+            match status(&mut conn).await.maps("tasks").len() {
+                0 => Err("no task".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        server.assert_alive();
+    })
+    .await;
+}
