@@ -31,10 +31,15 @@ DEADLINE_S = 120
 
 
 def benchmark(program, server, command, name, pipeline, requests):
+    """One run of redis-benchmark with one of the commands on names of one kind."""
+    words = [NAMES[name] if word == "KEY" else word for word in COMMANDS[command]]
+    return run(program, server, words, pipeline, requests)
+
+
+def run(program, server, words, pipeline, requests):
     """One run of redis-benchmark on an empty server."""
     server.control.flushall()
     server.settle()
-    words = [NAMES[name] if word == "KEY" else word for word in COMMANDS[command]]
     before = server.counters()["server_cpu_s"]
     done = subprocess.run(
         [program, "-p", str(server.port), "-c", str(CLIENTS), "-n", str(requests)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hook
+import observe
 import plots
 from contenders import TASKS
 
@@ -17,6 +18,7 @@ CPU_OF_LUA, CPU_OF_FASTEST, CPU_OF_OTHERS, WALL_OF_SCRIPT = 0.5, 1.0, 1.0, 0.5
 P99_OF_IDLE, MAX_OVER_IDLE_MS, RATE_OF_IDLE = 1.5, 2.0, 0.7
 HOOK_OTHER, HOOK_RESULT, HOOK_RESULT_PIPELINED = 0.98, 0.95, 0.80
 MEMORY_MB, GROWTH_OF_TIME = 16.0, 1.3
+ADDED_US = {"1 KB": 2.0, "1 MB": 100.0}
 
 
 @dataclass(frozen=True)
@@ -477,6 +479,51 @@ def hook_plots(measured):
         )
 
 
+# --- Observation ------------------------------------------------------------------
+
+
+def pushes(parts, size, server, name):
+    runs = [entry["runs"] for entry in parts.get("observe", []) if entry["size"] == size]
+    return [run[server][name] for run in runs]
+
+
+def added_us(parts, size):
+    """Server CPU that a push costs more where the module watches."""
+    costs = (pushes(parts, size, server, "cpu_us") for server in ("with", "without"))
+    return Stat.of(each(lambda ours, bare: ours - bare, *costs))
+
+
+def observe_section(measured):
+    yield "## What observation adds to each push"
+    yield ""
+    yield (
+        "redis-benchmark pushes kombu's messages to one queue; the module reads each for its "
+        f"task, id and sender. {hook.CLIENTS} connections, -P {observe.PIPELINE}; a size is the "
+        "body's, which is passed over."
+    )
+    yield ""
+    for server, parts in measured["servers"].items():
+        if not parts.get("observe"):
+            continue
+        yield f"### Observation: {server}"
+        yield ""
+        body = []
+        for size in observe.SIZES:
+            rates = [
+                Stat.of(each(lambda v: v / 1e3, pushes(parts, size, label, "per_s")))
+                for label in observe.SERVERS
+            ]
+            ratio = ratios(*(pushes(parts, size, label, "per_s") for label in ("with", "without")))
+            costs = [Stat.of(pushes(parts, size, label, "cpu_us")) for label in observe.SERVERS]
+            cells = [*rates, ratio, *costs, added_us(parts, size)]
+            body.append([size, *(shown(cell) for cell in cells)])
+        yield from table(
+            ["body", "without, k/s", "with, k/s", "ratio", "CPU us without", "CPU us with"]
+            + ["added, us"],
+            body,
+        )
+
+
 # --- Targets ----------------------------------------------------------------------
 
 
@@ -573,6 +620,13 @@ def targets(parts, environment):
             HOOK_RESULT if pipeline == 1 else HOOK_RESULT_PIPELINED,
             set_of_setex(parts, pipeline),
             at_least=True,
+        )
+    for size, limit in ADDED_US.items():
+        yield Target(
+            f"observation: server CPU added to a push of {size}",
+            limit,
+            added_us(parts, size),
+            unit=" us",
         )
     yield from growth_targets(grown(parts), environment["keys"])
 
@@ -714,6 +768,8 @@ def write(measured, folder):
     if "hook" in has:
         lines += hook_section(measured)
         drawn += hook_plots(measured)
+    if "observe" in has:
+        lines += observe_section(measured)
     for old in folder.glob("*.svg"):
         old.unlink()
     for name, svg in drawn:

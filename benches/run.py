@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import contenders  # noqa: E402
 import hook  # noqa: E402
 import measure  # noqa: E402
+import observe  # noqa: E402
 import redis  # noqa: E402
 import report  # noqa: E402
 from contenders import COUNT, TASKS, fixttl, scan  # noqa: E402
@@ -35,7 +36,7 @@ from local_redis import MODULE, ROOT  # noqa: E402
 from processes import Failure, exit_on_sigterm  # noqa: E402
 from servers import MODULE_SETTINGS, SETTINGS, SLOW_US, DataSet, Kind, Server  # noqa: E402
 
-PARTS = [task.name for task in TASKS] + ["growth", "hook"]
+PARTS = [task.name for task in TASKS] + ["growth", "hook", "observe"]
 MEASUREMENTS = {False: "measurements.json", True: "quick.json"}
 FULL = {"keys": 1_000_000, "rounds": 5, "requests": 200_000}
 QUICK = {"keys": 20_000, "rounds": 2, "requests": 20_000}
@@ -345,9 +346,10 @@ def main():
                 elif part == "growth":
                     parts[part] = growth(kind, given, folder)
                 elif program is None:
-                    say("hook: left out, there is no redis-benchmark")
+                    say(f"{part}: left out, there is no redis-benchmark")
                 else:
-                    parts[part] = hook.measure(kind, program, given.rounds, given.requests, say)
+                    run = {"hook": hook.measure, "observe": observe.measure}[part]
+                    parts[part] = run(kind, program, given.rounds, given.requests, say)
                 ticks = stolen_share(stolen)
                 this |= {
                     "minutes": round((time.monotonic() - started) / 60, 1),
