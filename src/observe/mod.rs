@@ -11,7 +11,7 @@
 mod lists;
 pub mod state;
 
-use crate::core::beat::Traffic;
+use crate::core::beat::{Heard, Traffic};
 use crate::core::celery::result;
 use crate::core::keys::{Class, KeyType};
 use crate::known;
@@ -152,16 +152,19 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
         })
 }
 
-/// What was observed, for judging.
+/// What was observed, for judging; nothing if nobody watches.
 #[must_use]
-pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Option<crate::core::beat::Heard> {
+pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Heard {
     if !wanted() {
-        return None;
+        return Heard::default();
     }
     if !ctx.flags().primary() {
         state::look_at_the_primarys(ctx, now_ms);
     }
-    TRAFFIC.get().as_ref().map(|traffic| traffic.heard(now_ms))
+    let traffic = TRAFFIC.get();
+    traffic
+        .as_ref()
+        .map_or_else(Heard::default, |traffic| traffic.heard(now_ms))
 }
 
 /// A key was deleted: with the hash goes what was observed.

@@ -32,7 +32,6 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 /// The database the hash lies in.
 const DB: i32 = 0;
 
-/// A state of the writer.
 struct Clock {
     /// The hash is still to be read: the data set, or this server's role, is new.
     unread: bool,
@@ -40,6 +39,8 @@ struct Clock {
     last_ms: i64,
     /// What is still to be written.
     changes: Changes,
+    /// There were more than fit into one portion, so there may be more.
+    full: bool,
     timer: Option<Timer>,
     /// Whether observation was on in the last round, and the name of the hash then.
     observe: bool,
@@ -55,6 +56,7 @@ static CLOCK: MainCell<Clock> = MainCell::new(Clock {
         set: Vec::new(),
         del: Vec::new(),
     },
+    full: false,
     timer: None,
     observe: false,
     name: Vec::new(),
@@ -111,7 +113,11 @@ pub fn round(ctx: Ctx<'_>) {
 
 /// Takes up what the hash remembers, if this server has observed nothing itself.
 fn read_back(ctx: Ctx<'_>, name: Option<&[u8]>, now: i64) {
-    CLOCK.get_mut().unread = false;
+    {
+        let mut clock = CLOCK.get_mut();
+        clock.unread = false;
+        clock.last_ms = now;
+    }
     let remembered = name.and_then(|name| read(ctx, name, now));
     *super::TRAFFIC.get_mut() = Some(remembered.unwrap_or_else(|| {
         let mut traffic = Traffic::default();
@@ -219,6 +225,7 @@ fn write_portion(ctx: Ctx<'_>, name: &[u8]) -> bool {
         let mut clock = CLOCK.get_mut();
         if clock.changes.is_empty() {
             clock.changes = super::with(Traffic::take_changes);
+            clock.full = clock.changes.set.len() > PORTION;
         }
         let changes = &mut clock.changes;
         let gone = changes.del.len().saturating_sub(PORTION);
@@ -240,7 +247,8 @@ fn write_portion(ctx: Ctx<'_>, name: &[u8]) -> bool {
         call::write(ctx, c"HSET", &words);
     }
     WRITING.store(false, Relaxed);
-    !CLOCK.get().changes.is_empty()
+    let clock = CLOCK.get();
+    !clock.changes.is_empty() || clock.full && super::with(|traffic| traffic.has_changes())
 }
 
 /// On a replica: looks at what its primary has written, at most every 10 s.
