@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use super::traffic::Heard;
+
 /// Everything `judge` may use.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
@@ -24,6 +26,8 @@ pub struct Evidence {
     /// Newest known results that carry a task name (`result_extended`); bounded,
     /// so the absence of one says nothing.
     pub results: Vec<Finish>,
+    /// What was learnt by watching queues; the default where nobody watches.
+    pub heard: Heard,
     /// Work queues only: no reply, event or rpc lists.
     pub queues: Vec<Queue>,
     /// The worker side.

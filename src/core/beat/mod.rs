@@ -1,6 +1,7 @@
 //! Does periodic work happen, and if not, which link is broken?
 //!
-//! `Evidence` holds what a server can show, `judge` weighs it at a moment,
+//! `Traffic` learns from messages as they pass, `Evidence` holds what a server
+//! can show together with what was heard so, `judge` weighs it at a moment,
 //! `reply` puts the `Assessment` in the shape of HYGIENE.BEATSTATUS. Stock beat
 //! leaves no key in Redis, so the rule throughout is: no evidence is `unknown`,
 //! and what is inferred is never told as certain.
@@ -16,6 +17,7 @@ mod queues;
 mod redbeat;
 mod reply;
 mod tasks;
+mod traffic;
 mod unacked;
 mod words;
 
@@ -36,3 +38,4 @@ pub use evidence::{
 pub use finding::{Code, Finding, Severity};
 pub use judge::judge;
 pub use reply::reply;
+pub use traffic::{Changes, End, Heard, Line, Movement, Rhythm, Tick, Traffic, Voice};

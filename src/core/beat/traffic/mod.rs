@@ -1,0 +1,376 @@
+//! What is learnt by watching messages go into queues and out again.
+//!
+//! Called for each of them, so nothing here allocates for a task, origin and
+//! queue already known, and everything has a bound. Nothing is judged: `heard`
+//! gives plain values, and `judge` says what follows from them.
+
+mod flow;
+mod heard;
+mod ids;
+mod rhythm;
+mod series;
+mod state;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+pub use heard::{End, Heard, Line, Movement, Tick, Voice};
+pub use rhythm::Rhythm;
+pub use state::Changes;
+
+use crate::core::celery::envelope::{Envelope, Kind};
+use flow::Flow;
+use ids::Ids;
+use series::{Id, Series};
+
+/// Tasks and queues kept; when there are more, a tenth of them goes: first what
+/// is not periodic, then what was silent for the longest.
+const MOST_SERIES: usize = 1_000;
+const MOST_QUEUES: usize = 1_000;
+
+/// RedBeat locks kept.
+const MOST_LOCKS: usize = 16;
+
+/// The longest name that is kept, in bytes. Celery's are far shorter, and
+/// django-celery-beat cuts its own at 200.
+const LONGEST_NAME: usize = 255;
+
+/// The longest status and exception type that are kept, in bytes.
+const LONGEST_WORD: usize = 100;
+
+/// A step back of the clock that is more than two events out of order.
+const STEP_BACK_MS: i64 = 2_000;
+
+/// What was learnt.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    hasher: RandomState,
+    series: HashMap<u64, Series>,
+    /// The series of a task that was published last, by the hash of its name.
+    named: HashMap<u64, u64>,
+    queues: HashMap<u64, (u32, Box<[u8]>, Flow)>,
+    locks: Vec<Lock>,
+    ids: Ids,
+    since_ms: Option<i64>,
+    /// The newest moment known.
+    newest_ms: Option<i64>,
+    /// What nobody watched between moments that are known, in all.
+    unwatched_ms: i64,
+    changes: state::Pending,
+}
+
+/// A RedBeat lock.
+#[derive(Clone, Debug)]
+struct Lock {
+    db: u32,
+    key: Box<[u8]>,
+    timeout_ms: i64,
+    last_ms: i64,
+    dirty: bool,
+}
+
+impl Traffic {
+    /// A message was pushed to a work queue. `queue` is the queue's first list:
+    /// key prefix and name, no priority suffix. `None`: not readable (too large,
+    /// not kombu's); it counts for the rate only.
+    ///
+    /// A publish is what nobody published before: no retry, nothing delivered
+    /// again, no id already seen, and no child of another task.
+    pub fn pushed(&mut self, at_ms: i64, db: u32, queue: &[u8], message: Option<&Envelope<'_>>) {
+        self.watched(at_ms);
+        if let Some(flow) = self.flow(db, queue) {
+            flow.pushed(at_ms);
+        }
+        let Some(message) = message.filter(|m| m.kind() == Kind::Task) else {
+            return;
+        };
+        let (Some(task), Some(id)) = (&message.task, &message.id) else {
+            return;
+        };
+        let entry = message.periodic_task_name.as_deref();
+        let origin = message.origin.as_deref().unwrap_or_default();
+        let again = message.retries.is_some_and(|n| n > 0) || message.redelivered;
+        if again
+            || message.parent_id.is_some()
+            || queue.len() > LONGEST_NAME
+            || ![task, entry.unwrap_or_default(), origin]
+                .into_iter()
+                .all(is_sane)
+        {
+            return;
+        }
+        let id = self.hasher.hash_one(id.as_bytes());
+        if self.ids.series(id).is_some() {
+            return;
+        }
+        let key = self.hasher.hash_one((db, queue, &**task, entry));
+        self.ids.add(id, key);
+        if !self.series.contains_key(&key) {
+            self.make_room();
+        }
+        self.named.insert(self.hasher.hash_one(&**task), key);
+        let series = self.series.entry(key).or_insert_with(|| {
+            Series::new(Id {
+                db,
+                queue: queue.into(),
+                task: (&**task).into(),
+                entry: entry.map(Into::into),
+            })
+        });
+        series.last_ms = at_ms;
+        let mut look_again = false;
+        if let Some(voice) = series.voice(origin) {
+            voice.spoke(at_ms, message.beat || entry.is_some(), self.unwatched_ms);
+            look_again = voice.count <= 16 || voice.count.is_multiple_of(8);
+        }
+        if look_again {
+            series.look_again();
+        }
+        self.changes.series(series);
+    }
+
+    /// A message was popped from it.
+    pub fn popped(&mut self, at_ms: i64, db: u32, queue: &[u8]) {
+        self.watched(at_ms);
+        if let Some(flow) = self.flow(db, queue) {
+            flow.popped(at_ms);
+        }
+    }
+
+    /// Whether a result of this task id is worth reading: its publish was seen.
+    #[must_use]
+    pub fn awaits(&self, id: &[u8]) -> bool {
+        self.ids.series(self.hasher.hash_one(id)).is_some()
+    }
+
+    /// A stored result in a final state; `name` where the result carries it
+    /// (`result_extended`).
+    pub fn finished(
+        &mut self,
+        at_ms: i64,
+        id: &[u8],
+        name: Option<&str>,
+        status: &str,
+        exc_type: Option<&str>,
+    ) {
+        self.watched(at_ms);
+        let published = self.ids.series(self.hasher.hash_one(id));
+        let named = || self.named.get(&self.hasher.hash_one(name?)).copied();
+        let Some(series) = published
+            .or_else(named)
+            .and_then(|key| self.series.get_mut(&key))
+        else {
+            return;
+        };
+        series.last_ms = series.last_ms.max(at_ms);
+        series.end = Some(End {
+            at_ms,
+            status: cut(status),
+            exc_type: exc_type.map(cut),
+        });
+        self.changes.series(series);
+    }
+
+    /// RedBeat's lock was seen with this TTL, as beat renewed it: once per tick.
+    /// The largest TTL seen is `redbeat_lock_timeout`.
+    pub fn redbeat_ticked(&mut self, at_ms: i64, db: u32, lock_key: &[u8], ttl_ms: i64) {
+        self.watched(at_ms);
+        if ttl_ms <= 0 || lock_key.len() > LONGEST_NAME {
+            return;
+        }
+        let known = self
+            .locks
+            .iter_mut()
+            .find(|l| l.db == db && *l.key == *lock_key);
+        let lock = match known {
+            Some(lock) => lock,
+            None => {
+                if self.locks.len() >= MOST_LOCKS {
+                    let oldest = (0..).zip(&self.locks).min_by_key(|(_, lock)| lock.last_ms);
+                    if let Some((oldest, _)) = oldest {
+                        let lock = self.locks.swap_remove(oldest);
+                        self.changes.gone(state::lock_field(&lock));
+                    }
+                }
+                self.locks.push(Lock {
+                    db,
+                    key: lock_key.into(),
+                    timeout_ms: 0,
+                    last_ms: at_ms,
+                    dirty: true,
+                });
+                let Some(lock) = self.locks.last_mut() else {
+                    return;
+                };
+                lock
+            }
+        };
+        lock.timeout_ms = lock.timeout_ms.max(ttl_ms);
+        lock.last_ms = at_ms;
+        lock.dirty = true;
+        self.changes.any = true;
+    }
+
+    /// Watching begins, or begins again after a break: the time in between is
+    /// neither silence nor health.
+    pub fn resumed(&mut self, at_ms: i64) {
+        let away = self
+            .newest_ms
+            .map_or(0, |newest| at_ms.saturating_sub(newest));
+        self.unwatched_ms = self.unwatched_ms.saturating_add(away.max(0));
+        self.since_ms = Some(at_ms);
+        self.queues.clear();
+        self.watched(at_ms);
+    }
+
+    /// What was learnt, up to now.
+    #[must_use]
+    pub fn heard(&self, now_ms: i64) -> Heard {
+        let Some(since_ms) = self.since_ms else {
+            return Heard::default();
+        };
+        let flows = self.queues.values().map(|(db, queue, flow)| Movement {
+            db: *db,
+            queue: queue.to_vec(),
+            per_minute: flow.per_minute(since_ms, now_ms),
+            last_in_ms: flow.last_in_ms,
+            last_out_ms: flow.last_out_ms,
+            waiting_since_ms: flow.waiting_since_ms,
+        });
+        let ticks = self.locks.iter().map(|lock| Tick {
+            db: lock.db,
+            lock_key: lock.key.to_vec(),
+            timeout_ms: lock.timeout_ms,
+            last_ms: lock.last_ms,
+        });
+        Heard {
+            since_ms: Some(since_ms),
+            lines: self.series.values().map(line).collect(),
+            flows: flows.collect(),
+            ticks: ticks.collect(),
+        }
+    }
+
+    /// Keeps the time of the newest event, and sees a clock that steps back.
+    fn watched(&mut self, at_ms: i64) {
+        self.since_ms.get_or_insert(at_ms);
+        let newest = *self.newest_ms.get_or_insert(at_ms);
+        if at_ms >= newest.saturating_sub(STEP_BACK_MS) {
+            self.newest_ms = Some(newest.max(at_ms));
+            return;
+        }
+        self.newest_ms = Some(at_ms);
+        self.since_ms = Some(at_ms);
+        self.queues.clear();
+        for series in self.series.values_mut() {
+            series.last_ms = series.last_ms.min(at_ms);
+            for voice in &mut series.voices {
+                voice.step_back(at_ms);
+            }
+            if let Some(end) = &mut series.end {
+                end.at_ms = end.at_ms.min(at_ms);
+            }
+        }
+        for lock in &mut self.locks {
+            lock.last_ms = lock.last_ms.min(at_ms);
+        }
+    }
+
+    fn flow(&mut self, db: u32, queue: &[u8]) -> Option<&mut Flow> {
+        if queue.len() > LONGEST_NAME {
+            return None;
+        }
+        let key = self.hasher.hash_one((db, queue));
+        if self.queues.len() >= MOST_QUEUES && !self.queues.contains_key(&key) {
+            let mut ages: Vec<i64> = self
+                .queues
+                .values()
+                .map(|(.., flow)| flow.last_ms())
+                .collect();
+            let bound = tenth(&mut ages);
+            let mut most = MOST_QUEUES / 10;
+            self.queues.retain(|_, (.., flow)| {
+                let stays = most == 0 || Some(flow.last_ms()) > bound;
+                most -= usize::from(!stays);
+                stays
+            });
+        }
+        let fresh = || (db, queue.into(), Flow::default());
+        Some(&mut self.queues.entry(key).or_insert_with(fresh).2)
+    }
+
+    /// Takes in what was stored.
+    fn keep(&mut self, series: Series) {
+        let id = &series.id;
+        let key = self
+            .hasher
+            .hash_one((id.db, &*id.queue, &*id.task, id.entry.as_deref()));
+        self.named.insert(self.hasher.hash_one(&*id.task), key);
+        self.series.insert(key, series);
+    }
+
+    /// Drops a tenth of the series where there is no room for one more.
+    fn make_room(&mut self) {
+        if self.series.len() < MOST_SERIES {
+            return;
+        }
+        let rank = |series: &Series| (series.periodic, series.last_ms);
+        let mut ranks: Vec<(bool, i64)> = self.series.values().map(rank).collect();
+        let bound = tenth(&mut ranks);
+        let mut most = MOST_SERIES / 10;
+        let changes = &mut self.changes;
+        self.series.retain(|_, series| {
+            let stays = most == 0 || Some(rank(series)) > bound;
+            if !stays {
+                most -= 1;
+                if series.stored.there {
+                    changes.gone(state::series_field(&series.id));
+                }
+            }
+            stays
+        });
+        let kept = &self.series;
+        self.named.retain(|_, key| kept.contains_key(key));
+    }
+}
+
+/// The value below and at which the lowest tenth lies.
+fn tenth<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
+    let at = values.len().checked_sub(1)? / 10;
+    Some(*values.select_nth_unstable(at).1)
+}
+
+fn line(series: &Series) -> Line {
+    let voices = series.voices.iter().map(|voice| Voice {
+        origin: voice.origin.to_string(),
+        first_ms: voice.first_ms,
+        last_ms: voice.last_ms,
+        count: voice.count,
+        marked: voice.marked,
+        times_ms: voice.times.iter().map(|(at, _)| at).collect(),
+        rhythm: voice.rhythm(),
+    });
+    Line {
+        task: series.id.task.to_string(),
+        entry: series.id.entry.as_deref().map(str::to_owned),
+        db: series.id.db,
+        queue: series.id.queue.to_vec(),
+        voices: voices.collect(),
+        end: series.end.clone(),
+    }
+}
+
+/// Whether a name is one that Celery could have written, or a person.
+fn is_sane(name: &str) -> bool {
+    name.len() <= LONGEST_NAME && !name.chars().any(char::is_control)
+}
+
+fn cut(word: &str) -> String {
+    word.chars()
+        .filter(|c| !c.is_control())
+        .take(LONGEST_WORD)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

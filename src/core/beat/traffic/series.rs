@@ -1,0 +1,161 @@
+//! One task as it comes to one queue, and who sends it.
+
+use super::heard::End;
+use super::rhythm::{Rhythm, Times};
+
+/// Origins kept of one task.
+pub const MOST_VOICES: usize = 8;
+
+/// So many even gaps are no accident: of random ones (a web process) one run in
+/// ten thousand looks so. Of short gaps more are wanted, for there the jitter
+/// allowed is a larger share of them.
+const FEWEST_GAPS: u32 = 5;
+const FEWEST_SHORT_GAPS: u32 = 8;
+const SHORT_MS: i64 = 5_000;
+
+/// Beat is not used for less.
+const SHORTEST_MS: i64 = 900;
+
+/// What makes messages alike. Projects that share a server have databases or
+/// queues of their own, so that the same task in another queue is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id {
+    pub db: u32,
+    /// The queue's first list.
+    pub queue: Box<[u8]>,
+    pub task: Box<str>,
+    /// `periodic_task_name`.
+    pub entry: Option<Box<str>>,
+}
+
+/// Publishes alike in all but their origin.
+#[derive(Clone, Debug)]
+pub struct Series {
+    pub id: Id,
+    pub voices: Vec<Voice>,
+    /// The newest end of a run.
+    pub end: Option<End>,
+    /// The newest publish or end, in the server's time.
+    pub last_ms: i64,
+    /// Somebody keeps a rhythm or is marked; looked at now and then.
+    pub periodic: bool,
+    pub stored: Stored,
+}
+
+/// How a series and its field in the stored hash agree.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stored {
+    /// Something is to be written.
+    pub dirty: bool,
+    /// A field is there.
+    pub there: bool,
+    /// When it was written last.
+    pub at_ms: i64,
+}
+
+impl Series {
+    pub const fn new(id: Id) -> Self {
+        Self {
+            id,
+            voices: Vec::new(),
+            end: None,
+            last_ms: i64::MIN,
+            periodic: false,
+            stored: Stored {
+                dirty: true,
+                there: false,
+                at_ms: i64::MIN,
+            },
+        }
+    }
+
+    /// The voice of this origin; a new one takes the place of whoever matters
+    /// least: not beat's, then silent for the longest.
+    pub fn voice(&mut self, origin: &str) -> Option<&mut Voice> {
+        let at = self.voices.iter().position(|v| &*v.origin == origin);
+        if let Some(at) = at {
+            return self.voices.get_mut(at);
+        }
+        if self.voices.len() >= MOST_VOICES {
+            let least = (0..)
+                .zip(&self.voices)
+                .min_by_key(|(_, v)| (v.beats(), v.last_ms));
+            if let Some((least, _)) = least {
+                self.voices.swap_remove(least);
+            }
+        }
+        self.voices.push(Voice::new(origin));
+        self.voices.last_mut()
+    }
+
+    pub fn look_again(&mut self) {
+        self.periodic = self.voices.iter().any(Voice::beats);
+    }
+}
+
+/// What one origin sent.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    pub origin: Box<str>,
+    pub first_ms: i64,
+    pub last_ms: i64,
+    pub count: u64,
+    /// The newest carried beat's mark.
+    pub marked: bool,
+    pub times: Times,
+    /// What nobody had watched, in all, when it was heard last.
+    pub unwatched_ms: i64,
+}
+
+impl Voice {
+    pub fn new(origin: &str) -> Self {
+        Self {
+            origin: origin.into(),
+            first_ms: i64::MAX,
+            last_ms: i64::MIN,
+            count: 0,
+            marked: false,
+            times: Times::default(),
+            unwatched_ms: 0,
+        }
+    }
+
+    /// Notes a publish; `unwatched_ms`: what nobody watched so far, in all.
+    pub fn spoke(&mut self, at_ms: i64, marked: bool, unwatched_ms: i64) {
+        let gap = at_ms.saturating_sub(self.last_ms);
+        let unwatched = unwatched_ms.saturating_sub(self.unwatched_ms);
+        // A restart of some seconds hides no week.
+        let cut = unwatched.saturating_mul(50) > gap;
+        self.times.push(at_ms, cut);
+        self.first_ms = self.first_ms.min(at_ms);
+        self.last_ms = at_ms;
+        self.count = self.count.saturating_add(1);
+        self.marked = marked;
+        self.unwatched_ms = unwatched_ms;
+    }
+
+    pub fn rhythm(&self) -> Option<Rhythm> {
+        self.times.rhythm()
+    }
+
+    /// Whether this is beat's, by its mark or by its rhythm.
+    pub fn beats(&self) -> bool {
+        self.marked || self.rhythm().is_some_and(|rhythm| steady(&rhythm))
+    }
+
+    pub fn step_back(&mut self, now_ms: i64) {
+        self.first_ms = self.first_ms.min(now_ms);
+        self.last_ms = self.last_ms.min(now_ms);
+        self.times.step_back(now_ms);
+    }
+}
+
+/// Whether a rhythm is no accident.
+pub const fn steady(rhythm: &Rhythm) -> bool {
+    let fewest = match rhythm.interval_ms {
+        SHORT_MS.. => FEWEST_GAPS,
+        SHORTEST_MS.. => FEWEST_SHORT_GAPS,
+        _ => return false,
+    };
+    (rhythm.even || rhythm.clock) && rhythm.gaps >= fewest
+}

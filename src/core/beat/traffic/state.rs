@@ -1,0 +1,324 @@
+//! What was learnt, as fields of one hash, so that a restart forgets nothing.
+//!
+//! `task:<task> queue:<db>:<queue>[ entry:<entry>]` and `redbeat:<db>:<lock>`,
+//! each a small JSON object that a person can read.
+
+use serde_json::{Map, Value, json};
+
+use super::heard::End;
+use super::series::{Id, MOST_VOICES, Series, Voice};
+use super::{Lock, MOST_LOCKS, MOST_SERIES, Traffic, cut, is_sane};
+
+/// The form of the values. A field of another form is not read.
+const FORM: i64 = 1;
+
+/// Fields written at a time.
+const MOST_CHANGES: usize = 200;
+
+/// What is not periodic changes with each message; it is written this rarely.
+const SELDOM_MS: i64 = 600_000;
+
+/// Publishes after which a task without a rhythm is taken for one that has none.
+const MANY: u64 = 16;
+
+/// Origins written of one task.
+const MOST_WRITTEN: usize = 4;
+
+/// The longest value that is read, in bytes; ours are below 4 KB.
+const LONGEST_VALUE: usize = 16 * 1024;
+
+/// What changed since it was written last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Fields to set.
+    pub set: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Fields to delete.
+    pub del: Vec<Vec<u8>>,
+}
+
+/// What is still to be written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending {
+    /// Something is.
+    pub any: bool,
+    gone: Vec<Vec<u8>>,
+}
+
+impl Pending {
+    /// A series changed.
+    pub fn series(&mut self, series: &mut Series) {
+        series.stored.dirty = true;
+        self.any |= is_due(series);
+    }
+
+    /// A field is of no use any more. There are never more of these than there
+    /// were fields.
+    pub fn gone(&mut self, field: Vec<u8>) {
+        self.gone.push(field);
+        self.any = true;
+    }
+}
+
+fn is_due(series: &Series) -> bool {
+    let stored = series.stored;
+    let count = || {
+        series
+            .voices
+            .iter()
+            .map(|v| v.count)
+            .fold(0, u64::saturating_add)
+    };
+    stored.dirty
+        && (series.periodic
+            || series.last_ms.saturating_sub(stored.at_ms) >= SELDOM_MS
+            || count() < MANY)
+}
+
+impl Traffic {
+    /// What changed since the last call, as fields of the hash in `state-key`;
+    /// at most 200 each. What is left is still changed afterwards.
+    pub fn take_changes(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        let gone = &mut self.changes.gone;
+        changes.del = gone.drain(..gone.len().min(MOST_CHANGES)).collect();
+        for lock in self.locks.iter_mut().filter(|lock| lock.dirty) {
+            lock.dirty = false;
+            changes.set.push((lock_field(lock), lock_value(lock)));
+        }
+        let mut left = false;
+        for series in self.series.values_mut().filter(|series| is_due(series)) {
+            if changes.set.len() >= MOST_CHANGES {
+                left = true;
+                break;
+            }
+            series.look_again();
+            series.stored.dirty = false;
+            series.stored.at_ms = series.last_ms;
+            if std::str::from_utf8(&series.id.queue).is_ok() {
+                series.stored.there = true;
+                changes
+                    .set
+                    .push((series_field(&series.id), series_value(series)));
+            }
+        }
+        self.changes.any = left || !self.changes.gone.is_empty();
+        changes
+    }
+
+    /// Whether there is something to write.
+    #[must_use]
+    pub const fn has_changes(&self) -> bool {
+        self.changes.any
+    }
+
+    /// Everything is to be written again: the hash was lost.
+    pub fn mark_all_changed(&mut self) {
+        for series in self.series.values_mut() {
+            series.stored.dirty = true;
+            series.stored.at_ms = i64::MIN;
+        }
+        for lock in &mut self.locks {
+            lock.dirty = true;
+        }
+        self.changes.any = !self.series.is_empty() || !self.locks.is_empty();
+    }
+
+    /// Reads the hash back; foreign, old or broken fields are passed over.
+    /// `now_ms`: the start of this watch.
+    pub fn read<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, now_ms: i64) -> Self {
+        let mut traffic = Self::default();
+        for (field, value) in fields {
+            if let Some(lock) = read_lock(field, value) {
+                if traffic.locks.len() < MOST_LOCKS {
+                    traffic.newest_ms = traffic.newest_ms.max(Some(lock.last_ms));
+                    traffic.locks.push(lock);
+                }
+            } else if let Some(series) = read_series(field, value)
+                && traffic.series.len() < MOST_SERIES
+            {
+                traffic.newest_ms = traffic.newest_ms.max(Some(series.last_ms));
+                traffic.keep(series);
+            }
+        }
+        traffic.resumed(now_ms);
+        traffic
+    }
+}
+
+pub(super) fn series_field(id: &Id) -> Vec<u8> {
+    let mut field = format!("task:{} queue:{}:", id.task, id.db).into_bytes();
+    field.extend_from_slice(&id.queue);
+    if let Some(entry) = &id.entry {
+        field.extend_from_slice(b" entry:");
+        field.extend_from_slice(entry.as_bytes());
+    }
+    field
+}
+
+fn series_value(series: &Series) -> Vec<u8> {
+    let mut voices: Vec<&Voice> = series.voices.iter().collect();
+    voices.sort_by_key(|voice| std::cmp::Reverse((voice.beats(), voice.last_ms)));
+    let origins: Vec<Value> = voices.into_iter().take(MOST_WRITTEN).map(origin).collect();
+    let mut value = json!({
+        "v": FORM,
+        "task": &*series.id.task,
+        "db": series.id.db,
+        "queue": String::from_utf8_lossy(&series.id.queue),
+        "origins": origins,
+    });
+    if let Some(entry) = &series.id.entry {
+        put(&mut value, "entry", json!(&**entry));
+    }
+    if let Some(end) = &series.end {
+        let mut told = json!({ "at_ms": end.at_ms, "status": end.status });
+        if let Some(exc_type) = &end.exc_type {
+            put(&mut told, "exc_type", json!(exc_type));
+        }
+        put(&mut value, "end", told);
+    }
+    value.to_string().into_bytes()
+}
+
+fn origin(voice: &Voice) -> Value {
+    let mut times = Vec::new();
+    for (at, cut) in voice.times.iter() {
+        if cut && !times.is_empty() {
+            times.push(Value::Null);
+        }
+        times.push(json!(at));
+    }
+    let mut told = json!({
+        "origin": &*voice.origin,
+        "first_ms": voice.first_ms,
+        "last_ms": voice.last_ms,
+        "count": voice.count,
+        "times_ms": times,
+    });
+    if voice.marked {
+        put(&mut told, "beat", json!(true));
+    }
+    if let Some(rhythm) = voice.rhythm() {
+        // For the reader; what is read back is learnt from the times again.
+        put(&mut told, "interval_ms", json!(rhythm.interval_ms));
+    }
+    let (longest, at) = voice.times.longest();
+    if longest > 0 {
+        put(&mut told, "longest_gap_ms", json!(longest));
+        put(&mut told, "longest_gap_at_ms", json!(at));
+    }
+    told
+}
+
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+pub(super) fn lock_field(lock: &Lock) -> Vec<u8> {
+    let mut field = format!("redbeat:{}:", lock.db).into_bytes();
+    field.extend_from_slice(&lock.key);
+    field
+}
+
+fn lock_value(lock: &Lock) -> Vec<u8> {
+    let value = json!({ "v": FORM, "lock_timeout_ms": lock.timeout_ms, "last_ms": lock.last_ms });
+    value.to_string().into_bytes()
+}
+
+fn read_lock(field: &[u8], value: &[u8]) -> Option<Lock> {
+    let rest = field.strip_prefix(b"redbeat:")?;
+    let colon = memchr::memchr(b':', rest)?;
+    let value = object(value)?;
+    Some(Lock {
+        db: std::str::from_utf8(rest.get(..colon)?).ok()?.parse().ok()?,
+        key: rest.get(colon + 1..)?.into(),
+        timeout_ms: moment(value.get("lock_timeout_ms"))?,
+        last_ms: moment(value.get("last_ms"))?,
+        dirty: false,
+    })
+}
+
+fn read_series(field: &[u8], value: &[u8]) -> Option<Series> {
+    if !field.starts_with(b"task:") {
+        return None;
+    }
+    let value = object(value)?;
+    let id = Id {
+        db: value.get("db")?.as_u64()?.try_into().ok()?,
+        queue: value.get("queue")?.as_str()?.as_bytes().into(),
+        task: name(value.get("task"))?.into(),
+        entry: match value.get("entry") {
+            Some(entry) => Some(name(Some(entry))?.into()),
+            None => None,
+        },
+    };
+    if series_field(&id) != field {
+        return None;
+    }
+    let mut series = Series::new(id);
+    let origins = value.get("origins")?.as_array()?;
+    series.voices = origins
+        .iter()
+        .take(MOST_VOICES)
+        .filter_map(read_voice)
+        .collect();
+    series.end = value.get("end").and_then(read_end);
+    let spoken = series.voices.iter().map(|voice| voice.last_ms);
+    series.last_ms = spoken
+        .chain(series.end.as_ref().map(|end| end.at_ms))
+        .max()?;
+    series.stored.dirty = false;
+    series.stored.there = true;
+    series.stored.at_ms = series.last_ms;
+    series.look_again();
+    Some(series)
+}
+
+fn read_voice(value: &Value) -> Option<Voice> {
+    let mut voice = Voice::new(name(value.get("origin"))?);
+    voice.first_ms = moment(value.get("first_ms"))?;
+    voice.last_ms = moment(value.get("last_ms"))?.max(voice.first_ms);
+    voice.count = value.get("count")?.as_u64()?;
+    voice.marked = value.get("beat").and_then(Value::as_bool) == Some(true);
+    let (mut cut, mut before) = (false, 0);
+    for time in value.get("times_ms")?.as_array()? {
+        if time.is_null() {
+            cut = true;
+            continue;
+        }
+        let at = moment(Some(time)).filter(|at| (before..=voice.last_ms).contains(at))?;
+        voice.times.push(at, cut);
+        (cut, before) = (false, at);
+    }
+    let longest = moment(value.get("longest_gap_ms"));
+    if let Some((gap, at)) = longest.zip(moment(value.get("longest_gap_at_ms"))) {
+        voice.times.restore_longest(gap, at.min(voice.last_ms));
+    }
+    Some(voice)
+}
+
+fn read_end(value: &Value) -> Option<End> {
+    Some(End {
+        at_ms: moment(value.get("at_ms"))?,
+        status: cut(value.get("status")?.as_str()?),
+        exc_type: value.get("exc_type").and_then(Value::as_str).map(cut),
+    })
+}
+
+fn object(value: &[u8]) -> Option<Map<String, Value>> {
+    if value.len() > LONGEST_VALUE {
+        return None;
+    }
+    let object: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    (object.get("v")?.as_i64()? == FORM).then_some(object)
+}
+
+fn name(value: Option<&Value>) -> Option<&str> {
+    value?.as_str().filter(|name| is_sane(name))
+}
+
+/// A time or a span in ms, as far as it makes sense.
+fn moment(value: Option<&Value>) -> Option<i64> {
+    value?.as_i64().filter(|ms| (0..=1 << 48).contains(ms))
+}

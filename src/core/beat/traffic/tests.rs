@@ -1,0 +1,496 @@
+//! What is counted, what is not, what is kept, and what comes back.
+
+use super::*;
+
+const T0: i64 = 1_790_000_000_000;
+const S: i64 = 1_000;
+
+/// A message of protocol 2 as beat sends it.
+fn message<'a>(id: &'a str, task: &'a str, origin: &'a str) -> Envelope<'a> {
+    Envelope {
+        task: Some(task.into()),
+        id: Some(id.into()),
+        origin: Some(origin.into()),
+        retries: Some(0),
+        ..Envelope::default()
+    }
+}
+
+fn push(traffic: &mut Traffic, at_ms: i64, message: &Envelope<'_>) {
+    traffic.pushed(at_ms, 0, b"celery", Some(message));
+}
+
+fn minutely(traffic: &mut Traffic, from_ms: i64, ticks: i64) {
+    for n in 0..ticks {
+        let at = from_ms + n * 60 * S;
+        push(
+            traffic,
+            at,
+            &message(&format!("id-{at}"), "purge", "gen7@beat"),
+        );
+    }
+}
+
+fn count(traffic: &Traffic) -> u64 {
+    let heard = traffic.heard(T0);
+    heard
+        .lines
+        .iter()
+        .flat_map(|l| &l.voices)
+        .map(|v| v.count)
+        .sum()
+}
+
+type Hash = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn write(traffic: &mut Traffic, hash: &mut Hash) {
+    while traffic.has_changes() {
+        let changes = traffic.take_changes();
+        assert!(changes.set.len() <= 200 && changes.del.len() <= 200);
+        hash.extend(changes.set);
+        for field in changes.del {
+            hash.remove(&field);
+        }
+    }
+}
+
+fn written(traffic: &mut Traffic) -> Hash {
+    let mut hash = Hash::new();
+    write(traffic, &mut hash);
+    hash
+}
+
+fn read_back(hash: &Hash, now_ms: i64) -> Traffic {
+    Traffic::read(
+        hash.iter().map(|(f, v)| (f.as_slice(), v.as_slice())),
+        now_ms,
+    )
+}
+
+#[test]
+fn only_a_first_publish_counts() {
+    let plain = || message("a", "purge", "gen7@beat");
+    let long = "x".repeat(300);
+    let rows = [
+        ("a publish", plain(), 1),
+        (
+            "with an eta and a priority",
+            Envelope {
+                eta_ms: Some(1),
+                priority: Some(9),
+                ..plain()
+            },
+            1,
+        ),
+        (
+            "a retry",
+            Envelope {
+                retries: Some(1),
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "delivered again",
+            Envelope {
+                redelivered: true,
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "a child",
+            Envelope {
+                parent_id: Some("p".into()),
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "no task",
+            Envelope {
+                task: None,
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "no id",
+            Envelope {
+                id: None,
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "a control reply",
+            Envelope {
+                ticket: Some("t".into()),
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "a name too long",
+            Envelope {
+                task: Some(long.as_str().into()),
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "an origin too long",
+            Envelope {
+                origin: Some(long.as_str().into()),
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "a line in a name",
+            Envelope {
+                task: Some("a\nb".into()),
+                ..plain()
+            },
+            0,
+        ),
+        (
+            "no origin",
+            Envelope {
+                origin: None,
+                ..plain()
+            },
+            1,
+        ),
+    ];
+    for (what, message, expected) in rows {
+        let mut traffic = Traffic::default();
+        push(&mut traffic, T0, &message);
+        push(&mut traffic, T0 + 60 * S, &message);
+        assert_eq!(count(&traffic), expected, "{what}: the same id counts once");
+        assert_eq!(traffic.awaits(b"a"), expected == 1, "{what}");
+    }
+    let mut traffic = Traffic::default();
+    traffic.pushed(T0, 0, b"celery", None);
+    assert_eq!(count(&traffic), 0);
+    assert_eq!(traffic.heard(T0).flows[0].last_in_ms, Some(T0));
+}
+
+#[test]
+fn messages_are_told_apart_by_database_queue_task_entry_and_origin() {
+    let mut traffic = Traffic::default();
+    let of = |id, task, origin, entry: Option<&'static str>| Envelope {
+        periodic_task_name: entry.map(Into::into),
+        ..message(id, task, origin)
+    };
+    for (db, queue, message) in [
+        (0, "celery", of("1", "purge", "gen7@beat", None)),
+        (0, "celery", of("2", "purge", "gen8@web", None)),
+        (0, "celery", of("3", "purge", "gen7@beat", Some("nightly"))),
+        (1, "celery", of("4", "purge", "gen7@beat", None)),
+        (0, "staging", of("5", "purge", "gen7@beat", None)),
+    ] {
+        traffic.pushed(T0, db, queue.as_bytes(), Some(&message));
+    }
+    let heard = traffic.heard(T0);
+    assert_eq!(heard.lines.len(), 4);
+    let voices: usize = heard.lines.iter().map(|line| line.voices.len()).sum();
+    assert_eq!(voices, 5);
+    let marked = heard
+        .lines
+        .iter()
+        .find(|line| line.entry.is_some())
+        .unwrap();
+    assert!(marked.voices[0].marked);
+}
+
+#[test]
+fn an_end_is_known_by_the_id_of_the_publish_or_by_the_tasks_name() {
+    let mut traffic = Traffic::default();
+    push(&mut traffic, T0, &message("a", "purge", "gen7@beat"));
+    let end = |traffic: &Traffic| traffic.heard(T0).lines[0].end.clone();
+    traffic.finished(T0 + S, b"other", None, "SUCCESS", None);
+    traffic.finished(T0 + S, b"other", Some("unknown"), "SUCCESS", None);
+    assert_eq!(end(&traffic), None);
+    traffic.finished(T0 + S, b"a", None, "FAILURE", Some("KeyError"));
+    let failed = End {
+        at_ms: T0 + S,
+        status: "FAILURE".into(),
+        exc_type: Some("KeyError".into()),
+    };
+    assert_eq!(end(&traffic), Some(failed));
+    traffic.finished(T0 + 2 * S, b"other", Some("purge"), "SUCCESS", None);
+    assert_eq!(end(&traffic).unwrap().status, "SUCCESS");
+}
+
+#[test]
+fn what_was_learnt_comes_back_and_the_break_is_no_gap() {
+    let mut traffic = Traffic::default();
+    minutely(&mut traffic, T0, 12);
+    traffic.finished(T0 + 700 * S, b"x", Some("purge"), "SUCCESS", None);
+    traffic.redbeat_ticked(T0 + 700 * S, 3, b"redbeat::lock\xff", 25 * S);
+    let hash = written(&mut traffic);
+    assert_eq!(hash.len(), 2);
+    assert!(!traffic.has_changes());
+
+    let later = T0 + 3_600 * S;
+    let mut back = read_back(&hash, later);
+    assert!(!back.has_changes());
+    let heard = back.heard(later);
+    assert_eq!(heard.since_ms, Some(later));
+    assert_eq!(heard.ticks[0].lock_key, b"redbeat::lock\xff");
+    assert_eq!((heard.ticks[0].db, heard.ticks[0].timeout_ms), (3, 25 * S));
+    let line = &heard.lines[0];
+    assert_eq!(line.end.as_ref().unwrap().status, "SUCCESS");
+    let voice = &line.voices[0];
+    assert_eq!((voice.count, voice.last_ms), (12, T0 + 660 * S));
+    let before = voice.rhythm.unwrap();
+    assert_eq!(
+        (before.interval_ms, before.even, before.gaps),
+        (60 * S, true, 11)
+    );
+
+    minutely(&mut back, later, 2);
+    let after = back.heard(later).lines[0].voices[0].rhythm.unwrap();
+    assert_eq!(
+        (after.interval_ms, after.longest_ms, after.gaps),
+        (60 * S, 60 * S, 12)
+    );
+
+    // A break of seconds hides no gap of an hour.
+    let hash = written(&mut back);
+    let mut back = read_back(&hash, later + 61 * S);
+    push(
+        &mut back,
+        later + 3_660 * S,
+        &message("n", "purge", "gen7@beat"),
+    );
+    let after = back.heard(later).lines[0].voices[0].rhythm.unwrap();
+    assert_eq!(after.longest_ms, 3_600 * S);
+}
+
+#[test]
+fn fields_that_are_not_ours_are_passed_over() {
+    let mut traffic = Traffic::default();
+    minutely(&mut traffic, T0, 8);
+    let (field, value) = written(&mut traffic).pop_first().unwrap();
+    let text = String::from_utf8(value.clone()).unwrap();
+    let lines = |field: &[u8], value: &[u8]| {
+        let traffic = Traffic::read([(field, value)].into_iter(), T0);
+        traffic.heard(T0).lines.len() + traffic.heard(T0).ticks.len()
+    };
+    assert_eq!(lines(&field, &value), 1);
+    assert_eq!(String::from_utf8_lossy(&field), "task:purge queue:0:celery");
+    assert_eq!(lines(b"task:other queue:0:celery", &value), 0);
+    assert_eq!(
+        lines(
+            b"redbeat:0:lock",
+            b"{\"v\":1,\"lock_timeout_ms\":5,\"last_ms\":5}"
+        ),
+        1
+    );
+    assert_eq!(
+        lines(
+            b"redbeat:x:lock",
+            b"{\"v\":1,\"lock_timeout_ms\":5,\"last_ms\":5}"
+        ),
+        0
+    );
+    assert_eq!(
+        lines(
+            b"redbeat:0:lock",
+            b"{\"v\":1,\"lock_timeout_ms\":-5,\"last_ms\":5}"
+        ),
+        0
+    );
+    for (from, to) in [
+        ("\"v\":1", "\"v\":2"),
+        ("\"v\":1", "\"v\":1e999"),
+        ("{", ""),
+        ("\"task\":\"purge\"", "\"task\":7"),
+        ("\"db\":0", "\"db\":-1"),
+        ("\"origins\":[", "\"origins\":[7,"),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text, "{from}");
+        let expected = usize::from(from.contains("origins"));
+        assert_eq!(lines(&field, broken.as_bytes()), expected, "{to}");
+    }
+    for junk in [
+        &b""[..],
+        b"[]",
+        b"null",
+        b"\xff",
+        &[b'['; 20_000],
+        &[b' '; 20_000],
+    ] {
+        assert_eq!(lines(&field, junk), 0);
+    }
+    // Every cut of a real value, and every byte of it changed, is survived.
+    for at in 0..value.len() {
+        lines(&field, &value[..at]);
+        let mut odd = value.clone();
+        odd[at] ^= 0x55;
+        lines(&field, &odd);
+    }
+}
+
+#[test]
+fn a_thousand_tasks_are_kept_and_periodic_ones_before_others() {
+    let mut traffic = Traffic::default();
+    minutely(&mut traffic, T0, 12);
+    let mut hash = written(&mut traffic);
+    for n in 0..1_500 {
+        let (id, task) = (format!("w{n}"), format!("web{n}"));
+        push(
+            &mut traffic,
+            T0 + 3_600 * S + n,
+            &message(&id, &task, "gen9@web"),
+        );
+        if n % 100 == 0 {
+            write(&mut traffic, &mut hash);
+        }
+    }
+    let heard = traffic.heard(T0);
+    assert!(
+        (900..=1_000).contains(&heard.lines.len()),
+        "{}",
+        heard.lines.len()
+    );
+    assert!(heard.lines.iter().any(|line| line.task == "purge"));
+    assert!(heard.lines.iter().any(|line| line.task == "web1499"));
+    assert!(heard.lines.iter().all(|line| line.task != "web0"));
+
+    write(&mut traffic, &mut hash);
+    assert_eq!(hash.len(), heard.lines.len());
+    assert_eq!(
+        read_back(&hash, T0 + 7_200 * S).heard(T0).lines.len(),
+        heard.lines.len()
+    );
+}
+
+#[test]
+fn origins_queues_and_locks_are_bounded_too() {
+    let mut traffic = Traffic::default();
+    minutely(&mut traffic, T0, 12);
+    for n in 0..5_000_i64 {
+        let at = T0 + 720 * S + n;
+        let origin = format!("gen{n}@web");
+        traffic.redbeat_ticked(at, 0, origin.as_bytes(), S);
+        traffic.pushed(at, 0, origin.as_bytes(), None);
+        push(&mut traffic, at, &message(&origin, "purge", &origin));
+    }
+    let heard = traffic.heard(T0);
+    assert_eq!(heard.lines[0].voices.len(), 8);
+    assert!(
+        heard.lines[0]
+            .voices
+            .iter()
+            .any(|voice| voice.origin == "gen7@beat")
+    );
+    assert!(
+        (900..=1_000).contains(&heard.flows.len()),
+        "{}",
+        heard.flows.len()
+    );
+    assert_eq!(heard.ticks.len(), 16);
+    // All at one moment: a bound still leaves most of them.
+    let mut traffic = Traffic::default();
+    for n in 0..1_001 {
+        let name = format!("t{n}");
+        push(&mut traffic, T0, &message(&name, &name, "gen9@web"));
+    }
+    assert!(traffic.heard(T0).lines.len() > 900);
+}
+
+#[test]
+fn what_is_not_periodic_is_written_seldom() {
+    let mut traffic = Traffic::default();
+    for n in 0..40 {
+        let id = n.to_string();
+        push(
+            &mut traffic,
+            T0 + n * n * 7,
+            &message(&id, "mail", "gen9@web"),
+        );
+    }
+    written(&mut traffic);
+    push(&mut traffic, T0 + 60 * S, &message("x", "mail", "gen9@web"));
+    assert!(!traffic.has_changes());
+    push(
+        &mut traffic,
+        T0 + 700 * S,
+        &message("y", "mail", "gen9@web"),
+    );
+    assert!(traffic.has_changes());
+    written(&mut traffic);
+    traffic.mark_all_changed();
+    assert_eq!(written(&mut traffic).len(), 1);
+}
+
+#[test]
+fn a_clock_that_steps_back_leaves_nothing_in_the_future() {
+    let mut traffic = Traffic::default();
+    minutely(&mut traffic, T0, 12);
+    traffic.redbeat_ticked(T0 + 660 * S, 0, b"redbeat::lock", 25 * S);
+    let now = T0 - 3_600 * S;
+    push(&mut traffic, now, &message("late", "other", "gen9@web"));
+    let heard = traffic.heard(now);
+    assert_eq!(heard.since_ms, Some(now));
+    assert!(heard.ticks.iter().all(|tick| tick.last_ms <= now));
+    for voice in heard.lines.iter().flat_map(|line| &line.voices) {
+        assert!(voice.last_ms <= now && voice.first_ms <= now, "{voice:?}");
+        assert!(voice.times_ms.iter().all(|at| *at <= now), "{voice:?}");
+    }
+    // Two events out of order are no step.
+    push(
+        &mut traffic,
+        now - 500,
+        &message("early", "other", "gen9@web"),
+    );
+    assert_eq!(traffic.heard(now).since_ms, Some(now));
+}
+
+#[test]
+fn the_extremes_are_survived() {
+    let mut traffic = Traffic::default();
+    for at in [i64::MIN, i64::MAX, 0, -1, i64::MAX, i64::MIN] {
+        push(
+            &mut traffic,
+            at,
+            &message(&at.to_string(), "purge", "gen7@beat"),
+        );
+        traffic.popped(at, u32::MAX, b"");
+        traffic.redbeat_ticked(at, 0, b"l", i64::MAX);
+        traffic.finished(at, b"", Some("purge"), &"x".repeat(9_999), Some("\n"));
+        traffic.resumed(at);
+        let _ = traffic.heard(at);
+        let _ = traffic.heard(0);
+        let hash = written(&mut traffic);
+        read_back(&hash, at);
+    }
+    assert_eq!(
+        traffic.heard(0).lines[0].end.as_ref().unwrap().status.len(),
+        100
+    );
+}
+
+/// Not a measurement; it fails only where a push grew a hundredfold.
+#[test]
+fn a_push_of_something_known_is_cheap() {
+    let mut traffic = Traffic::default();
+    let ids: Vec<String> = (0..20_000)
+        .map(|n| format!("5932f627-0000-4000-8000-{n:012}"))
+        .collect();
+    let started = std::time::Instant::now();
+    for (n, id) in (0..).zip(&ids) {
+        push(
+            &mut traffic,
+            T0 + n * 1_000,
+            &message(id, "app.tasks.purge", "gen7@beat-0"),
+        );
+    }
+    let each = started.elapsed() / 20_000;
+    println!("{each:?} a push");
+    assert!(each < std::time::Duration::from_micros(100));
+}
