@@ -18,8 +18,8 @@ mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod enforcement; // which TTL a written result has
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
-mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod load; // loads, unloads, settings, refused settings
+mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sweeps; // sweeps by themselves, several at once, their list, their rights

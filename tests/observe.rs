@@ -120,7 +120,8 @@ async fn the_rates_of_a_queue_are_measured() {
         let server = Setup::on(binary).start().await;
         let mut conn = server.connect().await;
         for n in 0..20 {
-            conn.run(Message::new("work", &format!("id{n}")).push()).await;
+            conn.run(Message::new("work", &format!("id{n}")).push())
+                .await;
         }
         for _ in 0..5 {
             conn.run("RPOP celery").await;
@@ -238,7 +239,13 @@ async fn what_was_observed_outlives_a_crash_and_reaches_the_replica() {
         })
         .await;
         publish(&mut there, &marked("purge", 2)).await;
-        assert!(status(&mut there).await.map("publisher").int("last_seen_ms") > seen);
+        assert!(
+            status(&mut there)
+                .await
+                .map("publisher")
+                .int("last_seen_ms")
+                > seen
+        );
     })
     .await;
 }
@@ -252,16 +259,23 @@ async fn a_replica_writes_nothing_by_itself() {
     for n in 0..20 {
         publish(&mut conn, &marked("purge", n)).await;
     }
-    stays("no hash on the replica", Duration::from_secs(12), async || {
-        same(there.int(cmd!["EXISTS", STATE]).await, 0)
-    })
+    stays(
+        "no hash on the replica",
+        Duration::from_secs(12),
+        async || same(there.int(cmd!["EXISTS", STATE]).await, 0),
+    )
     .await;
 }
 
 #[tokio::test]
 async fn who_deletes_the_hash_has_it_forgotten() {
     on_every_server(async |binary| {
-        for words in ["DEL hygiene:state", "UNLINK hygiene:state", "FLUSHALL", "FLUSHDB"] {
+        for words in [
+            "DEL hygiene:state",
+            "UNLINK hygiene:state",
+            "FLUSHALL",
+            "FLUSHDB",
+        ] {
             if binary.generic_events_do_harm() && words.contains("hygiene") {
                 continue;
             }
@@ -313,9 +327,11 @@ async fn an_empty_name_keeps_it_in_memory_only() {
     assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
     // A name given later is written to.
     conn.run("HYGIENE.CONFIG SET state-key seen").await;
-    wait_for("the hash", WRITTEN, async || match conn.int("HLEN seen").await {
-        0 => Err("no fields".to_owned()),
-        _ => Ok(()),
+    wait_for("the hash", WRITTEN, async || {
+        match conn.int("HLEN seen").await {
+            0 => Err("no fields".to_owned()),
+            _ => Ok(()),
+        }
     })
     .await;
 }
@@ -330,24 +346,35 @@ async fn broken_and_hostile_fields_are_skipped() {
         let Value::Array(fields) = conn.value(cmd!["HKEYS", STATE]).await else {
             panic!("no list")
         };
-        for (n, value) in ["", "{", "[]", "{\"v\":99}", "\u{0}\u{1}"].iter().enumerate() {
-            conn.run(cmd!["HSET", STATE, format!("junk{n}"), *value]).await;
+        for (n, value) in ["", "{", "[]", "{\"v\":99}", "\u{0}\u{1}"]
+            .iter()
+            .enumerate()
+        {
+            conn.run(cmd!["HSET", STATE, format!("junk{n}"), *value])
+                .await;
         }
         for field in &fields {
             let field = crate::client::text(field);
-            conn.run(cmd!["HSET", STATE, format!("{field}x"), "[".repeat(100_000)])
-                .await;
+            conn.run(cmd![
+                "HSET",
+                STATE,
+                format!("{field}x"),
+                "[".repeat(100_000)
+            ])
+            .await;
         }
         let mut server = server;
         server.kill_9();
         server.start_again().await;
         let mut conn = server.connect().await;
-        wait_for("the memory", Duration::from_secs(10), async || {
-            match status(&mut conn).await.maps("tasks").len() {
+        wait_for(
+            "the memory",
+            Duration::from_secs(10),
+            async || match status(&mut conn).await.maps("tasks").len() {
                 0 => Err("no task".to_owned()),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await;
         server.assert_alive();
     })

@@ -147,9 +147,9 @@ pub fn ttl_given(ctx: Ctx<'_>, what: &Written<'_>) {
 /// name (redbeat/schedulers.py, `RedBeatConfig`: key prefix `redbeat:`).
 fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
     name == b"redbeat::lock"
-        || name.strip_suffix(b"lock").is_some_and(|stem| {
-            known::schedule(db, &[stem, b"schedule"].concat())
-        })
+        || name
+            .strip_suffix(b"lock")
+            .is_some_and(|stem| known::schedule(db, &[stem, b"schedule"].concat()))
 }
 
 /// What was observed, for judging; nothing if nobody watches.

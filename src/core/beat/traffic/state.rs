@@ -36,6 +36,14 @@ pub struct Changes {
     pub del: Vec<Vec<u8>>,
 }
 
+impl Changes {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.del.is_empty()
+    }
+}
+
 /// What is still to be written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
