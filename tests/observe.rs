@@ -8,7 +8,7 @@ use crate::celery::{Clock, Message, extended, queue_key, result_key};
 use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
-use crate::server::{Server, Setup, on_every_server, same, stays, wait_for};
+use crate::server::{Setup, on_every_server, same, stays, wait_for};
 
 const STATE: &str = "hygiene:state";
 /// The hash is written at most every 10 s.

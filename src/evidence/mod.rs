@@ -19,6 +19,7 @@ use crate::core::beat::{Evidence, Expected, Finish};
 use crate::core::celery::binding;
 use crate::core::settings::Settings;
 use crate::known::{self, Place};
+use crate::observe;
 use crate::server::Ctx;
 use crate::settings;
 use look::Look;
@@ -90,6 +91,7 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
             visibility_timeout_ms: current.settings.visibility_timeout_ms,
             expected: expected(&current.settings),
             results: results(),
+            heard: observe::heard(ctx, now_ms),
             ..Evidence::default()
         },
         settings: current.settings,
@@ -98,6 +100,11 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
         other_transport: false,
         message_bytes: MESSAGE_BYTES,
     };
+    if gathering.evidence.heard.since_ms.is_some() && !ctx.flags().primary() {
+        gathering.evidence.left_out.push(
+            "this is a replica: its primary watches the queues and tells what it saw up to 10 s later, so silence shows there only".to_owned(),
+        );
+    }
     if gathering.places.left_out > 0 {
         gathering.evidence.left_out.push(format!(
             "{} more names of queues, routing tables and the like are known and were not looked at",
