@@ -23,6 +23,8 @@ const LINES: &[&str] = &[
     "    Lists scans and sweeps, running and finished.",
     "HYGIENE.SCAN [DB n | ALLDBS] [PREFIX p] [MATCH glob] [MEMORY EXACT|SAMPLE|OFF] [TOP n] [ASYNC]",
     "    Counts what lies in the databases, by class; changes nothing.",
+    "HYGIENE.TRIGGER task [QUEUE q] [ARGS json] [KWARGS json] [TIMEOUT d] [DB n]",
+    "    Publishes a task, waits for its result, and tells which link did not move.",
     "HYGIENE.HELP",
     "    Prints this help.",
     "Durations are seconds, or a number with s, m, h or d.",

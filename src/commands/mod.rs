@@ -6,6 +6,7 @@ pub mod fixttl;
 pub mod help;
 pub mod jobs;
 pub mod scan;
+pub mod trigger;
 
 use crate::core::args::Args;
 use crate::server::{Ctx, acl};

@@ -235,7 +235,12 @@ mod tests {
                 Unreadable::Compressed,
             ),
             (b"", None, false, Unreadable::NotJson),
-            (b"{\"status\": \"SUCCESS\"", None, false, Unreadable::NotJson),
+            (
+                b"{\"status\": \"SUCCESS\"",
+                None,
+                false,
+                Unreadable::NotJson,
+            ),
         ];
         for (payload, status, finished, why) in rows {
             let found = read(payload);
