@@ -43,6 +43,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     register::<commands::scan::Scan>(ctx)?;
     register::<commands::fixttl::FixTtl>(ctx)?;
     register::<commands::beatstatus::BeatStatus>(ctx)?;
+    register::<commands::doctor::Doctor>(ctx)?;
     register::<commands::jobs::Jobs>(ctx)?;
     register::<commands::jobs::Cancel>(ctx)?;
     register::<commands::trigger::Trigger>(ctx)?;

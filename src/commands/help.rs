@@ -16,6 +16,8 @@ const LINES: &[&str] = &[
     "    Stops a scan or a sweep.",
     "HYGIENE.CONFIG GET glob [glob ...] | SET name value [name value ...]",
     "    Shows or changes settings; the same as CONFIG GET hygiene.* where the server has it.",
+    "HYGIENE.DOCTOR",
+    "    The same as text for a person, worst first, with what to type next.",
     "HYGIENE.FIXTTL [TTL d] [JITTER p%] [FROMDONE] [MAXAGE d] [CLASS c ...] [MATCH glob]",
     "               [DB n | ALLDBS] [LIMIT n] [DRYRUN] [ASYNC]",
     "    Gives every task result without TTL one and deletes finished ones older than MAXAGE.",

@@ -2,6 +2,7 @@
 
 pub mod beatstatus;
 pub mod config;
+pub mod doctor;
 pub mod fixttl;
 pub mod help;
 pub mod jobs;

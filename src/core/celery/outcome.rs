@@ -19,8 +19,9 @@ pub struct Outcome {
     pub finished: bool,
     /// The exception's class, of a `FAILURE`, `RETRY` or `REVOKED`.
     pub exc_type: Option<String>,
-    /// Of a task that has finished: its return value as JSON, or its exception as
-    /// `ValueError: no such order`; cut to [`MAX_SHOWN`] bytes.
+    /// Of a task that has finished its return value as JSON, of one that failed or
+    /// will be tried again its exception as `ValueError: no such order`; cut to
+    /// [`MAX_SHOWN`] bytes.
     pub shown: Vec<u8>,
     /// Why no more than the state was read.
     pub unreadable: Option<Unreadable>,
@@ -33,7 +34,11 @@ pub fn read(payload: &[u8]) -> Outcome {
         Ok(stored) => {
             let finished = stored.finished();
             let exc_type = stored.exc_type.map(|text| text.into_owned());
-            let value = if finished { value(payload) } else { &[] };
+            let value = if finished || exc_type.is_some() {
+                value(payload)
+            } else {
+                &[]
+            };
             Outcome {
                 status: stored.status.map(|text| text.into_owned()),
                 finished,
@@ -192,7 +197,13 @@ mod tests {
 
     #[test]
     fn a_state_on_the_way_shows_nothing_and_is_no_end() {
-        for status in ["STARTED", "PROGRESS", "RETRY"] {
+        let value = r#"{"exc_type": "ValueError", "exc_message": ["later"]}"#;
+        let found = read(&stored("RETRY", value));
+        assert_eq!(
+            (found.finished, &found.shown[..]),
+            (false, &b"ValueError: later"[..])
+        );
+        for status in ["STARTED", "PROGRESS", "PENDING"] {
             let found = read(&stored(status, r#"{"pid": 1, "secret": 2}"#));
             assert_eq!(found.status.as_deref(), Some(status));
             assert!(!found.finished && found.shown.is_empty(), "{found:?}");
