@@ -30,7 +30,7 @@ impl Command for Doctor {
             status.assessment.evidence.insert(
                 0,
                 format!(
-                    "not looked at: {} keys that this user may not read",
+                    "keys that this user may not read, and so not looked at: {}",
                     status.skipped_noperm
                 ),
             );

@@ -5,10 +5,11 @@
 use std::fmt::Write as _;
 
 use super::assessment::{
-    Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, Task, Verdict, WorkersPart,
+    Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, State, Task, Verdict,
+    WorkersPart,
 };
 use super::evidence::Hold;
-use super::finding::{Code, Finding};
+use super::finding::Code;
 use super::words::{counted, name, span};
 
 /// Columns of a line.
@@ -32,7 +33,7 @@ pub fn doctor(assessment: &Assessment, now_ms: i64) -> String {
     page.paragraph(0, &format!("{}: {}", verdict.word(), plainly(verdict)));
     page.blank();
     page.paragraph(2, &assessment.reason);
-    findings(&mut page, &assessment.findings);
+    findings(&mut page, assessment);
     links(&mut page, assessment, now_ms);
     evidence(&mut page, &assessment.evidence);
     next(&mut page, assessment);
@@ -127,7 +128,8 @@ fn printable(text: &str) -> String {
     shown
 }
 
-fn findings(page: &mut Page, findings: &[Finding]) {
+fn findings(page: &mut Page, assessment: &Assessment) {
+    let findings = &assessment.findings;
     if findings.is_empty() {
         return;
     }
@@ -137,7 +139,10 @@ fn findings(page: &mut Page, findings: &[Finding]) {
         let code = finding.code;
         let text = format!("{} ({})", code.word(), code.severity().word());
         page.hanging(&format!("{head:>5}"), 5, &text);
-        page.paragraph(5, &finding.detail);
+        // The worst one is the reason, which stands above.
+        if finding.detail != assessment.reason {
+            page.paragraph(5, &finding.detail);
+        }
         page.hanging("     do: ", 9, &finding.advice);
     }
     page.more(5, findings.len());
@@ -161,7 +166,7 @@ fn links(page: &mut Page, assessment: &Assessment, now_ms: i64) {
     page.hanging("  workers", LINK_INDENT, &workers(&assessment.workers));
     let unacked = &assessment.unacked;
     let mut taken = counted(unacked.count, "message");
-    taken.push_str(" taken and not acknowledged");
+    taken.push_str(" not acknowledged");
     if let Some(age) = unacked.oldest_ms {
         let _ = write!(taken, ", the oldest for {}", span(age));
     }
@@ -318,9 +323,9 @@ fn steps(assessment: &Assessment) -> Vec<Step> {
     {
         steps.push(Step {
             command: format!("HYGIENE.TRIGGER {task}"),
-            for_what: "publishes it now, waits for its result, and names the link that is broken",
+            for_what: "runs it now, for real, and names the link that does not move",
         });
-    } else {
+    } else if assessment.publisher.state == State::Unknown {
         steps.push(Step {
             command: "HYGIENE.CONFIG SET expected-tasks your.task=1h".to_owned(),
             for_what: "tells which tasks beat must publish, and how often",
@@ -418,7 +423,7 @@ mod tests {
     use super::super::scenarios::{
         H, MIN, NOW, S, celery, entry, expect, marked, queue, redbeat, taken, with, workers,
     };
-    use super::super::{Evidence, Queue, judge};
+    use super::super::{Entry, Evidence, Finish, Queue, judge};
     use super::*;
 
     fn said(evidence: &Evidence) -> String {
@@ -426,54 +431,254 @@ mod tests {
     }
 
     #[test]
-    fn prints() {
-        for evidence in all() {
-            println!("{}\n#####\n", said(&evidence));
-        }
-    }
-
-    fn unread() -> Evidence {
-        with(|e| {
+    fn an_unread_queue_is_told_with_the_worker_that_would_read_it() {
+        let evidence = with(|e| {
             e.expected = vec![expect("app.cleanup_orphaned_jobs", 10 * MIN)];
             e.queues = vec![
                 Queue {
                     maintenance: true,
-                    ..queue("maintenance", 1_128)
+                    name: b"app1:maintenance".to_vec(),
+                    prefix: 5,
+                    ..queue("", 1_128)
                 },
                 queue("celery", 0),
             ];
             e.sightings = vec![marked(
                 "app.cleanup_orphaned_jobs",
-                "maintenance",
+                "app1:maintenance",
                 50,
                 Some(40 * S),
             )];
             e.workers = workers(Some(1), Some(1));
-        })
+        });
+        assert_eq!(
+            said(&evidence),
+            "\
+queue_not_consumed: periodic work lies in a queue that nobody reads
+
+  maintenance queue app1:maintenance holds 1128 messages and nobody reads it: 1
+  consumer waits for messages while it is not empty; those looked at are of 1
+  task (app.cleanup_orphaned_jobs) from 1 origin, marked by beat
+
+WHAT IS WRONG, worst first
+  1. queue_not_consumed (critical)
+     do: start a worker with -Q maintenance, or send its tasks to a queue that
+         is read
+
+LINK BY LINK
+  beat       alive, proven, by beat header; last seen 40 s ago; from gen7@beat
+  queues     app1:maintenance: 1128 messages, nobody reads it
+             celery: 0 messages
+  workers    1 worker connected, 1 consumer waits for messages
+  taken      0 messages not acknowledged
+  tasks      app.cleanup_orphaned_jobs every 10 min: published 40 s ago
+
+WHAT WAS SEEN
+  - 50 messages of app.cleanup_orphaned_jobs (marked by beat) in
+    app1:maintenance, the newest published 40 s ago
+  - 1 worker connected, 1 consumer of which 1 waits for messages
+
+TYPE NEXT
+  celery -A PROJECT worker -Q maintenance
+      starts a worker that reads it; PROJECT is the module of your application
+  HYGIENE.TRIGGER app.cleanup_orphaned_jobs
+      runs it now, for real, and names the link that does not move
+  HYGIENE.BEATSTATUS VERBOSE
+      all of this as data
+  HYGIENE.FIXTTL DRYRUN
+      what a clean-up of results would do, where memory is short
+"
+        );
     }
 
-    fn dead_redbeat() -> Evidence {
-        with(|e| {
+    #[test]
+    fn a_dead_redbeat_is_told_with_the_beat_to_start_and_lesser_faults_after_it() {
+        let evidence = with(|e| {
+            let ghost = Entry {
+                key: b"redbeat:ghost".to_vec(),
+                name: "ghost".to_owned(),
+                enabled: true,
+                ..Entry::default()
+            };
             e.redbeat = vec![redbeat(
                 Hold::Absent,
-                vec![entry("purge", MIN, 21 * MIN, -20 * MIN)],
+                vec![entry("purge", MIN, 21 * MIN, -20 * MIN), ghost],
             )];
             e.queues = vec![queue("celery", 0)];
             e.workers = workers(Some(2), Some(2));
-        })
+        });
+        assert_eq!(
+            said(&evidence),
+            "\
+beat_silent: beat does not publish any more
+
+  RedBeat seems silent: RedBeat entry purge was due 20 min ago, a running beat
+  moves it within 32 s, and its lock redbeat::lock is not there (stopped, dead
+  longer than the lock lives, or run without a lock)
+
+WHAT IS WRONG, worst first
+  1. beat_silent (critical)
+     do: look at the beat process and restart it; if RedBeat is no longer used,
+         delete redbeat::schedule
+  2. entry_without_definition (warning)
+     1 member of redbeat::schedule without a definition (redbeat:ghost): beat
+     drops such an entry when it is due, and its task never runs
+     do: save the entry again, or ZREM redbeat::schedule redbeat:ghost
+
+LINK BY LINK
+  beat       silent, likely, by RedBeat; last seen 21 min ago
+  RedBeat    no lock; 2 entries, 1 overdue, 1 without definition
+  queues     celery: 0 messages
+  workers    2 workers connected, 2 consumers wait for messages
+  taken      0 messages not acknowledged
+  tasks      app.purge every 60 s: published 21 min ago, OVERDUE
+
+WHAT WAS SEEN
+  - RedBeat entry purge was due 20 min ago, a running beat moves it within 32 s,
+    and its lock redbeat::lock is not there (stopped, dead longer than the lock
+    lives, or run without a lock)
+  - 2 workers connected, 2 consumers of which 2 wait for messages
+
+TYPE NEXT
+  celery -A PROJECT beat -S redbeat.RedBeatScheduler
+      starts beat, where it is down; one only
+  HYGIENE.TRIGGER app.purge
+      runs it now, for real, and names the link that does not move
+  HYGIENE.BEATSTATUS VERBOSE
+      all of this as data
+  HYGIENE.FIXTTL DRYRUN
+      what a clean-up of results would do, where memory is short
+"
+        );
     }
 
-    fn healthy() -> Evidence {
-        with(|e| {
+    #[test]
+    fn health_is_told_with_what_shows_it() {
+        let evidence = with(|e| {
             e.expected = vec![expect("purge", H)];
             e.sightings = vec![marked("purge", "celery", 1, Some(10 * S))];
+            e.results = vec![Finish {
+                task: "purge".to_owned(),
+                finished_at_ms: NOW - H,
+                status: "SUCCESS".to_owned(),
+                exc_type: None,
+            }];
             e.queues = vec![queue("celery", 1)];
             e.workers = workers(Some(1), Some(0));
             e.unacked = vec![taken(1, 10 * S, Hold::Absent)];
+        });
+        assert_eq!(
+            said(&evidence),
+            "\
+healthy: periodic work happens
+
+  beat is alive (1 message of purge (marked by beat) in celery, the newest
+  published 10 s ago) and no link after it is seen broken
+
+LINK BY LINK
+  beat       alive, proven, by beat header; last seen 10 s ago; from gen7@beat
+  queues     celery: 1 message
+  workers    1 worker connected, 0 consumers wait for messages
+  taken      1 message not acknowledged, the oldest for 10 s
+  tasks      purge every 60 min: published 10 s ago, ended 60 min ago with
+             SUCCESS
+
+WHAT WAS SEEN
+  - 1 message of purge (marked by beat) in celery, the newest published 10 s ago
+  - 1 worker connected, 1 consumer of which 0 wait for messages
+
+TYPE NEXT
+  HYGIENE.TRIGGER purge
+      runs it now, for real, and names the link that does not move
+  HYGIENE.BEATSTATUS VERBOSE
+      all of this as data
+  HYGIENE.FIXTTL DRYRUN
+      what a clean-up of results would do, where memory is short
+"
+        );
+    }
+
+    #[test]
+    fn without_evidence_it_says_what_would_give_some() {
+        assert_eq!(
+            said(&celery()),
+            "\
+unknown: what lies in Redis allows no answer
+
+  Celery uses this server, but nothing that beat leaves was seen: stock beat
+  stores no key, so name its tasks in hygiene.expected-tasks
+
+LINK BY LINK
+  beat       unknown
+  queues     none seen
+  workers    not counted
+  taken      0 messages not acknowledged
+
+TYPE NEXT
+  HYGIENE.CONFIG SET expected-tasks your.task=1h
+      tells which tasks beat must publish, and how often
+  HYGIENE.BEATSTATUS VERBOSE
+      all of this as data
+  HYGIENE.FIXTTL DRYRUN
+      what a clean-up of results would do, where memory is short
+"
+        );
+    }
+
+    /// Names with everything that could leave its place.
+    fn hostile() -> Evidence {
+        with(|e| {
+            let long = "x".repeat(5_000);
+            let tasks = ["\u{1b}[2Jgone", "a b", "it's", "new\nline", long.as_str()];
+            e.expected = tasks.iter().map(|task| expect(task, H)).collect();
+            e.queues = (0..30)
+                .map(|n| queue(&format!("q\u{7}\r\n{n} {long}"), 100 - n))
+                .chain([queue("high prio", 5), queue("o'clock", 5)])
+                .collect();
+            e.sightings = tasks
+                .iter()
+                .map(|task| marked(task, "high prio", 3, Some(9 * H)))
+                .collect();
+            e.workers = workers(Some(0), Some(0));
         })
     }
 
-    fn all() -> Vec<Evidence> {
-        vec![celery(), unread(), dead_redbeat(), healthy()]
+    #[test]
+    fn no_name_leaves_its_place_and_no_list_its_bound() {
+        let said = said(&hostile());
+        assert!(
+            said.chars().all(|c| c == '\n' || !c.is_control()),
+            "{said:?}"
+        );
+        for line in said.lines().filter(|line| !line.contains("xxxx")) {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+            assert_eq!(line.trim_end(), line);
+        }
+        assert!(said.lines().count() < 150, "{said}");
+        assert!(said.contains("and 22 more: HYGIENE.BEATSTATUS VERBOSE"));
+        // Blanks are quoted; what cannot be typed is left out.
+        assert!(
+            said.contains("celery -A PROJECT worker -Q 'high prio'\n"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_name_is_typed_whole_quoted_or_not_at_all() {
+        for (name, expected) in [
+            ("app.cleanup", Some("app.cleanup")),
+            ("w1@host:5/x-y_z", Some("w1@host:5/x-y_z")),
+            ("größe", Some("größe")),
+            ("high prio", Some("'high prio'")),
+            ("$(reboot)", Some("'$(reboot)'")),
+            ("a'b", None),
+            ("a\\b", None),
+            ("a\nb", None),
+            ("", None),
+        ] {
+            assert_eq!(typed(name.as_bytes()).as_deref(), expected, "{name}");
+        }
+        assert_eq!(typed(b"\xff"), None);
+        assert_eq!(typed(&[b'x'; LONGEST_TYPED + 1]), None);
     }
 }
