@@ -151,13 +151,7 @@ fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
     let published_ms = now_ms();
     match call::write(ctx, c"LPUSH", &[&key, message.as_bytes()]) {
         Value::Int(_) => {}
-        Value::Error(why) => {
-            return Err(format!(
-                "the server refused the push: {}",
-                String::from_utf8_lossy(&why)
-            ));
-        }
-        _ => return Err("the server refused the push".to_owned()),
+        refused => return Err(refusal(ctx, &refused)),
     }
     known::seen(db, &key, Class::Queue, KeyType::List);
     let client = Waiting::block::<Clients>(ctx)
@@ -192,6 +186,19 @@ fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
         },
     );
     Ok(())
+}
+
+fn refusal(ctx: Ctx<'_>, reply: &Value) -> String {
+    let why = match reply {
+        Value::Error(why) => String::from_utf8_lossy(why).into_owned(),
+        _ => "it says nothing".to_owned(),
+    };
+    let hint = if ctx.flags().cluster() {
+        " (in a cluster, ask the node that holds the queue's slot)"
+    } else {
+        ""
+    };
+    format!("the server refused the push: {why}{hint}")
 }
 
 fn may_wait(ctx: Ctx<'_>) -> Result<(), String> {

@@ -39,6 +39,11 @@ def has_redbeat():
     return bool(list(ENVIRONMENT.glob("lib/python*/site-packages/redbeat")))
 
 
+def celery_version():
+    found = next(ENVIRONMENT.glob("lib/python*/site-packages/celery-*.dist-info"))
+    return tuple(int(part) for part in found.name.split("-")[1].split(".")[:2])
+
+
 @contextmanager
 def servers():
     """Hands out a starter of servers; prints their logs when a scenario fails."""
@@ -368,8 +373,12 @@ def trigger_follows_a_task_to_its_end(start):
         told(broken, "failed with ValueError", "shop.broken", "ARGS", "[7]")
         seen = told(failed, "does not know the task shop.nothing", "shop.nothing")
         check("it is said by whom", seen["result"].startswith("NotRegistered"), seen)
-        ignored = {"state": "taken", "status": "", "result": "", "stuck_at": "result"}
-        told(ignored, "ignore_result", "shop.quiet", "TIMEOUT", "2s")
+        # Until 5.5 the task decides alone, then the message has the last word.
+        if celery_version() >= (5, 6):
+            told({**works, "result": "null"}, "every link works", "shop.quiet")
+        else:
+            ignored = {"state": "taken", "status": "", "result": "", "stuck_at": "result"}
+            told(ignored, "ignore_result", "shop.quiet", "TIMEOUT", "2s")
         begun = {"state": "taken", "status": "STARTED", "stuck_at": "task"}
         told(begun, "has not finished it", "shop.slow", "ARGS", "[6]", "TIMEOUT", "2s")
         unread = {"state": "published", "stuck_at": "queue", "bound": "no"}

@@ -2,7 +2,9 @@
 //!
 //! Protocol 2, the default since Celery 4.0. Headers: celery 5.7
 //! `celery/app/amqp.py` `as_task_v2`; older workers pass over those they do not
-//! know. Envelope: kombu 5.7 `kombu/transport/virtual/base.py` `prepare_message`
+//! know. `ignore_result` is false, as of any task sent by name: from 5.6 on workers
+//! then store a result that the task itself would ignore, older ones do not
+//! (`celery/app/trace.py`). Envelope: kombu 5.7 `kombu/transport/virtual/base.py` `prepare_message`
 //! and `_inplace_augment_message`, in the order of `json.dumps`.
 
 use serde_json::Value;
