@@ -48,5 +48,5 @@ packages:
 	@PYTHON=$(PYTHON) tests/packages.sh
 
 # An environment is built anew when its pins change.
-$(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh | packages
+$(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh tests/old_celery.py | packages
 	@PYTHON=$(PYTHON) tests/venv.sh $< $(@D)
