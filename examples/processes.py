@@ -72,9 +72,7 @@ def kill(process):
 class CeleryProcess:
     """A `celery worker` or `celery beat` of an app, celery_app.py unless told."""
 
-    def __init__(
-        self, name, arguments, environment, redis_url, ready, logs, app=APP, **variables
-    ):
+    def __init__(self, name, arguments, environment, redis_url, ready, logs, app=APP, **variables):
         self.name = name
         self.log_file = Path(logs) / f"{name}.log"
         self.process = spawn(

@@ -22,6 +22,7 @@ SCHEDULE = {
     "maintenance.cleanup_orphaned_jobs": FAST_S,
     "maintenance.cleanup_celery_results": SLOW_S,
 }
+KINDS = ("stock", "expected", "redbeat", "django")
 SCHEDULERS = {
     "redbeat": ("-S", "redbeat.RedBeatScheduler"),
     "django": ("-S", "django_celery_beat.schedulers:DatabaseScheduler"),
