@@ -23,3 +23,4 @@ mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sweeps; // sweeps by themselves, several at once, their list, their rights
+mod trigger; // a task published from inside, and what became of it

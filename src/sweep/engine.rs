@@ -204,6 +204,8 @@ pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
 struct Clients;
 
 impl Answers for Clients {
+    const LET_GO: &'static str = "told to stop waiting; what was asked for is stopped";
+
     fn take(id: u64) -> Option<Result<Reply, String>> {
         with(|jobs| jobs.answers.remove(&id))
     }

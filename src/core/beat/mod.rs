@@ -2,12 +2,14 @@
 //!
 //! `Traffic` learns from messages as they pass, `Evidence` holds what a server
 //! can show together with what was heard so, `judge` weighs it at a moment,
-//! `reply` puts the `Assessment` in the shape of HYGIENE.BEATSTATUS. Stock beat
+//! `reply` puts the `Assessment` in the shape of HYGIENE.BEATSTATUS, `doctor` in
+//! words. Stock beat
 //! leaves no key in Redis, so the rule throughout is: no evidence is `unknown`,
 //! and what is inferred is never told as certain.
 
 mod assessment;
 mod clients;
+mod doctor;
 mod evidence;
 mod finding;
 mod judge;
@@ -31,6 +33,7 @@ pub use assessment::{
     Verdict, WorkersPart,
 };
 pub use clients::crowds;
+pub use doctor::doctor;
 pub use evidence::{
     Crowd, Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Sighting, Unacked,
     Workers,
