@@ -20,6 +20,7 @@ use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str};
 use crate::settings::{self, Current};
 use crate::stats;
+use crate::trigger;
 
 /// Keys in one portion of the timer path: what one timer writes goes out as one
 /// transaction, so it is kept small.
@@ -49,6 +50,7 @@ pub struct Hook;
 
 impl OnWrite for Hook {
     fn written(ctx: Ctx<'_>, what: &Written<'_>) {
+        trigger::written(ctx, what);
         match (what.kind, what.event) {
             (kind::LIST, _) => return observe::list_changed(ctx, what),
             (kind::GENERIC, b"expire") => observe::ttl_given(ctx, what),

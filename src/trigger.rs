@@ -6,7 +6,7 @@
 //! One timer serves all that wait, and there is none while nobody does.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::core::beat::Evidence;
@@ -20,7 +20,7 @@ use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
 use crate::server::command::{Answers, Outcome, Waiting};
 use crate::server::context::{now_ms, random_bytes};
-use crate::server::events::{self, OnWrite, Written, kind};
+use crate::server::events::{Written, kind};
 use crate::server::guard::guard;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str};
@@ -99,10 +99,6 @@ static TRIGGERS: MainCell<Option<Triggers>> = MainCell::new(None);
 /// How many wait: all that a write looks at while none does.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether events are subscribed to. Not before the first TRIGGER, so that who
-/// never asks for one pays nothing.
-static LISTENING: AtomicBool = AtomicBool::new(false);
-
 fn with<R>(work: impl FnOnce(&mut Triggers) -> R) -> R {
     work(TRIGGERS.get_mut().get_or_insert_default())
 }
@@ -130,7 +126,6 @@ fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
     let db = i32::try_from(route.db).unwrap_or(0);
     let key = route.key();
     may_push(ctx, order, &route)?;
-    listen(ctx)?;
 
     let queue = String::from_utf8(route.queue.clone())
         .map_err(|_| "the queue's name is no UTF-8, so it cannot stand in a message".to_owned())?;
@@ -273,17 +268,6 @@ fn other_unacked<'a>(
         .take(4)
 }
 
-fn listen(ctx: Ctx<'_>) -> Result<(), String> {
-    if LISTENING.load(Relaxed) {
-        return Ok(());
-    }
-    if !events::watch_writes::<Watch>(ctx, kind::LIST | kind::STRING) {
-        return Err("the server refuses keyspace events".to_owned());
-    }
-    LISTENING.store(true, Relaxed);
-    Ok(())
-}
-
 fn wait(ctx: Ctx<'_>, mut trigger: Trigger) {
     with(|triggers| {
         triggers.last_id += 1;
@@ -325,18 +309,14 @@ fn arm(ctx: Ctx<'_>, wait: Duration) -> Option<Timer> {
 }
 
 /// Hears of pops and of results while somebody waits.
-struct Watch;
-
-impl OnWrite for Watch {
-    fn written(ctx: Ctx<'_>, what: &Written<'_>) {
-        if WAITING.load(Relaxed) == 0 {
-            return;
-        }
-        match what.kind {
-            kind::LIST if matches!(what.event, b"rpop" | b"lpop") => popped(ctx, what),
-            kind::STRING => stored(ctx, what),
-            _ => {}
-        }
+pub fn written(ctx: Ctx<'_>, what: &Written<'_>) {
+    if WAITING.load(Relaxed) == 0 {
+        return;
+    }
+    match what.kind {
+        kind::LIST if matches!(what.event, b"rpop" | b"lpop") => popped(ctx, what),
+        kind::STRING => stored(ctx, what),
+        _ => {}
     }
 }
 
@@ -434,7 +414,6 @@ pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
     *TRIGGERS.get_mut() = None;
     WAITING.store(0, Relaxed);
     // The server drops subscriptions with the module.
-    LISTENING.store(false, Relaxed);
     Ok(())
 }
 
