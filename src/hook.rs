@@ -50,38 +50,48 @@ pub struct Hook;
 
 impl OnWrite for Hook {
     fn written(ctx: Ctx<'_>, what: &Written<'_>) {
-        trigger::written(ctx, what);
-        match (what.kind, what.event) {
-            (kind::LIST, _) => return observe::list_changed(ctx, what),
-            (kind::GENERIC, b"expire") => observe::ttl_given(ctx, what),
-            (kind::GENERIC, b"del") => return observe::key_deleted(ctx, what),
-            _ => {}
-        }
-        let concerns_us = settings::with(|current| match what.kind {
-            kind::STRING => is_concern(current, what),
-            kind::GENERIC => {
-                let comes_whole = matches!(
-                    what.event,
-                    b"rename_to" | b"copy_to" | b"move_to" | b"restore"
-                );
-                let given_ttl = what.event == b"expire" && current.settings.max_ttl_ms > 0;
-                (comes_whole || (given_ttl && !keyspace::stamping())) && is_concern(current, what)
+        match what.kind {
+            kind::STRING => {
+                trigger::stored(ctx, what);
+                note_result(ctx, what);
             }
-            _ => false,
-        });
-        if concerns_us == Some(true) {
-            note(ctx, what);
-        } else if what.kind == kind::SET && what.event == b"sadd" {
-            known::binding_written(ctx, what);
+            kind::LIST => {
+                trigger::popped(ctx, what);
+                observe::list_changed(ctx, what);
+            }
+            kind::GENERIC => match what.event() {
+                b"rename_to" | b"copy_to" | b"move_to" | b"restore" => note_result(ctx, what),
+                b"expire" => {
+                    observe::ttl_given(ctx, what);
+                    if cuts() && !keyspace::stamping() {
+                        note_result(ctx, what);
+                    }
+                }
+                b"del" => observe::key_deleted(ctx, what),
+                _ => {}
+            },
+            kind::SET if what.event() == b"sadd" => known::binding_written(ctx, what),
+            _ => {}
         }
     }
 }
 
-fn is_concern(current: &Current, what: &Written<'_>) -> bool {
-    let name = what.key();
-    current.names.task_result(name)
-        && !current.names.exempt(name)
-        && (current.settings.enforce || observe::awaits(name))
+/// Whether a TTL that a client gives may be too long.
+fn cuts() -> bool {
+    settings::with(|current| current.settings.max_ttl_ms > 0) == Some(true)
+}
+
+/// Notes the key if it is a result, to be looked at when the unit of work is over.
+fn note_result(ctx: Ctx<'_>, what: &Written<'_>) {
+    let concerns_us = settings::with(|current| {
+        let name = what.key();
+        current.names.task_result(name)
+            && !current.names.exempt(name)
+            && (current.settings.enforce || observe::awaits(name))
+    });
+    if concerns_us == Some(true) {
+        note(ctx, what);
+    }
 }
 
 fn note(ctx: Ctx<'_>, what: &Written<'_>) {
@@ -121,7 +131,7 @@ impl Task for AfterUnit {
             noted.job = false;
             std::mem::take(&mut noted.keys)
         };
-        stamp_all(ctx, &keys, Moment::InTheUnit);
+        stamp_all(ctx, &keys);
         reuse(keys);
     }
 }
@@ -148,7 +158,7 @@ impl Task for SameTurn {
             let count = noted.keys.len().min(PORTION);
             noted.keys.drain(..count).collect()
         };
-        stamp_all(ctx, &portion, Moment::Later);
+        stamp_all(ctx, &portion);
         let mut noted = NOTED.get_mut();
         if !noted.keys.is_empty() && noted.timers.is_empty() {
             noted.timers.extend(Timer::arm::<Self>(ctx, 0));
@@ -156,17 +166,7 @@ impl Task for SameTurn {
     }
 }
 
-/// When a noted key is looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    /// Inside the unit that wrote it: whoever watches or tracks the key has been
-    /// told of the write already, so it may be opened for writing at once.
-    InTheUnit,
-    /// Behind it: somebody may be watching what the client left as it should be.
-    Later,
-}
-
-fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)], moment: Moment) {
+fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
     let flags = ctx.flags();
     if !flags.may_write() {
         return;
@@ -180,43 +180,44 @@ fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)], moment: Moment) {
             }
             db = *wanted;
         }
-        match (moment, flags.cluster()) {
-            (Moment::InTheUnit, false) => stamp_at_once(ctx, &current, name),
-            (_, cluster) => stamp(ctx, &current, name, cluster),
+        let stamped = if flags.cluster() {
+            stamp_through_server(ctx, &current, name)
+        } else {
+            stamp(ctx, &current, name)
+        };
+        match stamped {
+            Some(Change::Stamp(_)) => stats::STAMPED_BY_HOOK.add(1),
+            Some(Change::Cut(_)) => stats::CUT_BY_HOOK.add(1),
+            Some(Change::Delete) | None => {}
         }
     }
 }
 
-/// What the hook does to an open key, if it is a string.
-fn due(key: &Key<'_>, current: &Current) -> Option<Change> {
+/// What the hook does to an open key, if it is a string, and the TTL it gives in ms.
+fn due(key: &Key<'_>, current: &Current) -> Option<(Change, i64)> {
     if key.kind() != Some(KeyType::String) || !current.settings.enforce {
         return None;
     }
-    policy::enforce(key.ttl(), &current.settings)
+    match policy::enforce(key.ttl(), &current.settings)? {
+        change @ (Change::Stamp(ms) | Change::Cut(ms)) => Some((change, ms)),
+        Change::Delete => None,
+    }
 }
 
-fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {
-    let change = Key::read(ctx, name).and_then(|key| {
+/// Opens the key once, for writing: who watches it is told only if it changes.
+fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str) -> Option<Change> {
+    let key = Key::write(ctx, name)?;
+    learn(&key, name);
+    let (change, ms) = due(&key, current)?;
+    keyspace::give_open_key_ttl(ctx, key, name, ms).then_some(change)
+}
+
+fn stamp_through_server(ctx: Ctx<'_>, current: &Current, name: &Str) -> Option<Change> {
+    let (change, ms) = Key::read(ctx, name).and_then(|key| {
         learn(&key, name);
         due(&key, current)
-    });
-    if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = change
-        && keyspace::give_ttl(ctx, name, ms, cluster)
-    {
-        count(change);
-    }
-}
-
-fn stamp_at_once(ctx: Ctx<'_>, current: &Current, name: &Str) {
-    let Some(key) = Key::write(ctx, name) else {
-        return;
-    };
-    learn(&key, name);
-    if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = due(&key, current)
-        && keyspace::give_open_key_ttl(ctx, key, name, ms)
-    {
-        count(change);
-    }
+    })?;
+    keyspace::give_ttl(ctx, name, ms, true).then_some(change)
 }
 
 /// How a task ended whose publish was seen.
@@ -225,14 +226,6 @@ fn learn(key: &Key<'_>, name: &Str) {
         && let Some(payload) = key.string()
     {
         observe::result_written(name.bytes(), payload);
-    }
-}
-
-fn count(change: Change) {
-    match change {
-        Change::Stamp(_) => stats::STAMPED_BY_HOOK.add(1),
-        Change::Cut(_) => stats::CUT_BY_HOOK.add(1),
-        Change::Delete => {}
     }
 }
 
@@ -272,5 +265,5 @@ pub fn settle(ctx: Ctx<'_>) {
         let count = noted.keys.len().min(PORTION);
         noted.keys.drain(..count).collect::<Vec<_>>()
     };
-    stamp_all(ctx, &keys, Moment::Later);
+    stamp_all(ctx, &keys);
 }

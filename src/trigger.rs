@@ -20,7 +20,7 @@ use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
 use crate::server::command::{Answers, Outcome, Waiting};
 use crate::server::context::{now_ms, random_bytes};
-use crate::server::events::{Written, kind};
+use crate::server::events::Written;
 use crate::server::guard::guard;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str};
@@ -98,6 +98,10 @@ static TRIGGERS: MainCell<Option<Triggers>> = MainCell::new(None);
 
 /// How many wait: all that a write looks at while none does.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+fn waiting() -> bool {
+    WAITING.load(Relaxed) > 0
+}
 
 fn with<R>(work: impl FnOnce(&mut Triggers) -> R) -> R {
     work(TRIGGERS.get_mut().get_or_insert_default())
@@ -308,19 +312,11 @@ fn arm(ctx: Ctx<'_>, wait: Duration) -> Option<Timer> {
     Timer::arm::<LookAtAll>(ctx, u64::try_from(wait.as_millis()).unwrap_or(0).max(1))
 }
 
-/// Hears of pops and of results while somebody waits.
-pub fn written(ctx: Ctx<'_>, what: &Written<'_>) {
-    if WAITING.load(Relaxed) == 0 {
+/// A list was changed: perhaps a worker took what somebody waits for.
+pub fn popped(ctx: Ctx<'_>, what: &Written<'_>) {
+    if !waiting() || !matches!(what.event(), b"rpop" | b"lpop") {
         return;
     }
-    match what.kind {
-        kind::LIST if matches!(what.event, b"rpop" | b"lpop") => popped(ctx, what),
-        kind::STRING => stored(ctx, what),
-        _ => {}
-    }
-}
-
-fn popped(ctx: Ctx<'_>, what: &Written<'_>) {
     let (db, key) = (ctx.db(), what.key());
     with(|triggers| {
         let mut any = false;
@@ -337,9 +333,12 @@ fn popped(ctx: Ctx<'_>, what: &Written<'_>) {
     });
 }
 
-/// A result is told by the id at the end of its key: it may lie in any database,
-/// behind any prefix.
-fn stored(ctx: Ctx<'_>, what: &Written<'_>) {
+/// A string was written: perhaps the result that somebody waits for. That is told
+/// by the id at the end of its key: it may lie in any database, behind any prefix.
+pub fn stored(ctx: Ctx<'_>, what: &Written<'_>) {
+    if !waiting() {
+        return;
+    }
     let key = what.key();
     with(|triggers| {
         let of = triggers

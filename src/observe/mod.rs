@@ -43,7 +43,7 @@ fn number(db: i32) -> u32 {
 
 /// A list was pushed to or popped from, inside the command that did it.
 pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
-    let (push, head) = match what.event {
+    let (push, head) = match what.event() {
         b"lpush" => (true, true),
         b"rpush" => (true, false),
         b"rpop" | b"lpop" => (false, false),
