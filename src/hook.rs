@@ -52,17 +52,17 @@ impl OnWrite for Hook {
             kind::STRING => is_result(current, what),
             kind::GENERIC => {
                 let comes_whole = matches!(
-                    what.event,
+                    what.event(),
                     b"rename_to" | b"copy_to" | b"move_to" | b"restore"
                 );
-                let given_ttl = what.event == b"expire" && current.settings.max_ttl_ms > 0;
+                let given_ttl = what.event() == b"expire" && current.settings.max_ttl_ms > 0;
                 (comes_whole || (given_ttl && !keyspace::stamping())) && is_result(current, what)
             }
             _ => false,
         });
         if concerns_us == Some(true) {
             note(ctx, what);
-        } else if what.kind == kind::SET && what.event == b"sadd" {
+        } else if what.kind == kind::SET && what.event() == b"sadd" {
             known::binding_written(ctx, what);
         }
     }
@@ -113,7 +113,7 @@ impl Task for AfterUnit {
             noted.job = false;
             std::mem::take(&mut noted.keys)
         };
-        stamp_all(ctx, &keys, Moment::InTheUnit);
+        stamp_all(ctx, &keys);
         reuse(keys);
     }
 }
@@ -140,7 +140,7 @@ impl Task for SameTurn {
             let count = noted.keys.len().min(PORTION);
             noted.keys.drain(..count).collect()
         };
-        stamp_all(ctx, &portion, Moment::Later);
+        stamp_all(ctx, &portion);
         let mut noted = NOTED.get_mut();
         if !noted.keys.is_empty() && noted.timers.is_empty() {
             noted.timers.extend(Timer::arm::<Self>(ctx, 0));
@@ -148,17 +148,7 @@ impl Task for SameTurn {
     }
 }
 
-/// When a noted key is looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    /// Inside the unit that wrote it: whoever watches or tracks the key has been
-    /// told of the write already, so it may be opened for writing at once.
-    InTheUnit,
-    /// Behind it: somebody may be watching what the client left as it should be.
-    Later,
-}
-
-fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)], moment: Moment) {
+fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
     let flags = ctx.flags();
     if !flags.may_write() {
         return;
@@ -172,47 +162,40 @@ fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)], moment: Moment) {
             }
             db = *wanted;
         }
-        match (moment, flags.cluster()) {
-            (Moment::InTheUnit, false) => stamp_at_once(ctx, &current, name),
-            (_, cluster) => stamp(ctx, &current, name, cluster),
+        let stamped = if flags.cluster() {
+            stamp_through_server(ctx, &current, name)
+        } else {
+            stamp(ctx, &current, name)
+        };
+        match stamped {
+            Some(Change::Stamp(_)) => stats::STAMPED_BY_HOOK.add(1),
+            Some(Change::Cut(_)) => stats::CUT_BY_HOOK.add(1),
+            Some(Change::Delete) | None => {}
         }
     }
 }
 
-/// What the hook does to an open key, if it is a string.
-fn due(key: &Key<'_>, current: &Current) -> Option<Change> {
+/// What the hook does to an open key, if it is a string, and the TTL it gives in ms.
+fn due(key: &Key<'_>, current: &Current) -> Option<(Change, i64)> {
     if key.kind() != Some(KeyType::String) {
         return None;
     }
-    policy::enforce(key.ttl(), &current.settings)
-}
-
-fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {
-    let change = Key::read(ctx, name).and_then(|key| due(&key, current));
-    if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = change
-        && keyspace::give_ttl(ctx, name, ms, cluster)
-    {
-        count(change);
+    match policy::enforce(key.ttl(), &current.settings)? {
+        change @ (Change::Stamp(ms) | Change::Cut(ms)) => Some((change, ms)),
+        Change::Delete => None,
     }
 }
 
-fn stamp_at_once(ctx: Ctx<'_>, current: &Current, name: &Str) {
-    let Some(key) = Key::write(ctx, name) else {
-        return;
-    };
-    if let Some(change @ (Change::Stamp(ms) | Change::Cut(ms))) = due(&key, current)
-        && keyspace::give_open_key_ttl(ctx, key, name, ms)
-    {
-        count(change);
-    }
+/// Opens the key once, for writing: who watches it is told only if it changes.
+fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str) -> Option<Change> {
+    let key = Key::write(ctx, name)?;
+    let (change, ms) = due(&key, current)?;
+    keyspace::give_open_key_ttl(ctx, key, name, ms).then_some(change)
 }
 
-fn count(change: Change) {
-    match change {
-        Change::Stamp(_) => stats::STAMPED_BY_HOOK.add(1),
-        Change::Cut(_) => stats::CUT_BY_HOOK.add(1),
-        Change::Delete => {}
-    }
+fn stamp_through_server(ctx: Ctx<'_>, current: &Current, name: &Str) -> Option<Change> {
+    let (change, ms) = Key::read(ctx, name).and_then(|key| due(&key, current))?;
+    keyspace::give_ttl(ctx, name, ms, true).then_some(change)
 }
 
 /// Keeps the room of the list for the next unit, unless one was very large.
@@ -251,5 +234,5 @@ pub fn settle(ctx: Ctx<'_>) {
         let count = noted.keys.len().min(PORTION);
         noted.keys.drain(..count).collect::<Vec<_>>()
     };
-    stamp_all(ctx, &keys, Moment::Later);
+    stamp_all(ctx, &keys);
 }

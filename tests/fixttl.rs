@@ -40,6 +40,26 @@ async fn seed(conn: &mut Conn, id: &str, body: impl AsRef<[u8]>) {
 }
 
 #[tokio::test]
+async fn a_stamp_fails_the_watch_of_its_key_and_of_no_other() {
+    on_every_server(async |binary| {
+        let server = server_on(binary).await;
+        let mut conn = server.connect().await;
+        conn.run("SET celery-task-meta-bare x").await;
+        conn.run("SETEX celery-task-meta-has 500 x").await;
+        let mut bare = server.connect().await;
+        bare.run("WATCH celery-task-meta-bare").await;
+        let mut has = server.connect().await;
+        has.run("WATCH celery-task-meta-has").await;
+        assert_eq!(conn.fields("HYGIENE.FIXTTL").await.int("stamped"), 1);
+        let stamped = bare.transaction(&[cmd!["PING"]]).await;
+        assert!(!stamped.is_ok_and(|answers| answers.len() == 1));
+        let left = has.transaction(&[cmd!["PING"]]).await;
+        assert!(left.is_ok_and(|answers| answers.len() == 1));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn broker_state_stays_without_ttl() {
     on_every_server(async |binary| {
         let server = server_on(binary).await;

@@ -27,12 +27,18 @@ pub mod kind {
 pub struct Written<'a> {
     /// One of [`kind`].
     pub kind: i32,
-    /// The event's name; bytes, since another module may send any.
-    pub event: &'a [u8],
+    event: &'a CStr,
     lent: *mut raw::RedisModuleString,
 }
 
 impl<'a> Written<'a> {
+    /// The event's name; bytes, since another module may send any. Its length is
+    /// counted here: most events end at their kind or at the key's name.
+    #[must_use]
+    pub fn event(&self) -> &'a [u8] {
+        self.event.to_bytes()
+    }
+
     /// The key's name. Asked for last: most events end at their own name.
     #[must_use]
     pub fn key(&self) -> &'a [u8] {
@@ -75,7 +81,7 @@ unsafe extern "C" fn written<W: OnWrite>(
             return;
         }
         // SAFETY: the server hands over a text that ends in NUL and outlives the call.
-        let event = unsafe { CStr::from_ptr(event) }.to_bytes();
+        let event = unsafe { CStr::from_ptr(event) };
         W::written(
             Ctx::new(ctx),
             &Written {

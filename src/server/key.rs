@@ -31,8 +31,8 @@ impl<'a> Key<'a> {
         Self::open(ctx, name, READ | QUIETLY)
     }
 
-    /// Opens an existing key to change. Closing it tells watchers and tracking
-    /// clients that it has changed, even if it has not.
+    /// Opens an existing key to change. Closing it tells nobody, by the
+    /// module's options ([`super::load`]); whoever changes it tells its watchers.
     pub fn write(ctx: Ctx<'a>, name: &Str) -> Option<Self> {
         let key = Self::open(ctx, name, READ | WRITE | QUIETLY)?;
         // Opened for writing, a missing key is a handle too.
@@ -190,6 +190,7 @@ pub fn expire_open(ctx: Ctx<'_>, key: Key<'_>, name: &Str, at_ms: i64, heard: bo
         // A server without the low-level call, before 6.2.2.
         return expire_through_server(ctx, name, at_ms);
     }
+    tell_watchers(ctx, name);
     replicate_expiry(ctx, name, at_ms);
     if heard {
         notify_expire(ctx, name);
@@ -203,6 +204,17 @@ fn expire_through_server(ctx: Ctx<'_>, name: &Str, at_ms: i64) -> bool {
         super::call::write(ctx, c"PEXPIREAT", &[name.bytes(), at.as_bytes()]),
         super::call::Value::Int(1)
     )
+}
+
+/// Tells who watches or tracks the key that it has changed.
+fn tell_watchers(ctx: Ctx<'_>, name: &Str) {
+    let Some(signal) = api!(RedisModule_SignalModifiedKey) else {
+        return;
+    };
+    // SAFETY: context and name are live.
+    unsafe {
+        signal(ctx.ptr(), name.ptr());
+    }
 }
 
 fn replicate_expiry(ctx: Ctx<'_>, name: &Str, at_ms: i64) {

@@ -24,9 +24,10 @@ const fn part(digits: &str) -> c_int {
     number
 }
 
-/// Input and output errors are no business of a module without data types, and
-/// it stands by while a replica loads beside the old data set.
-const OPTIONS: c_int = (1 << 0) | (1 << 2);
+/// Input and output errors are no business of a module without data types; a key
+/// that was opened for writing and left as it was is not called modified; and the
+/// module stands by while a replica loads beside the old data set.
+const OPTIONS: c_int = (1 << 0) | (1 << 1) | (1 << 2);
 
 /// Valkey 9 and later move slots of a cluster only if every module agrees.
 const ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
