@@ -6,6 +6,7 @@
 //! - [`hook`]: a TTL at the moment of the write.
 //! - [`sweep`]: passes over the keyspace, in slices.
 //! - [`evidence`]: what lies in Redis about periodic work, for BEATSTATUS.
+//! - [`trigger`]: one task, published and followed to its result.
 //! - [`commands`]: what people type.
 
 pub mod commands;
@@ -18,6 +19,7 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 pub mod sweep;
+pub mod trigger;
 
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
@@ -41,8 +43,10 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     register::<commands::scan::Scan>(ctx)?;
     register::<commands::fixttl::FixTtl>(ctx)?;
     register::<commands::beatstatus::BeatStatus>(ctx)?;
+    register::<commands::doctor::Doctor>(ctx)?;
     register::<commands::jobs::Jobs>(ctx)?;
     register::<commands::jobs::Cancel>(ctx)?;
+    register::<commands::trigger::Trigger>(ctx)?;
     register::<commands::config::Config>(ctx)?;
     register::<commands::help::Help>(ctx)?;
     server::info::register::<stats::Info>(ctx);
@@ -65,8 +69,9 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
 /// Lets go of everything, so that nothing of ours is called once the library is gone.
 ///
 /// # Errors
-/// A scan or a sweep is running.
+/// A scan or a sweep is running, or a client waits for HYGIENE.TRIGGER.
 pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
+    trigger::shut(ctx)?;
     engine::shut(ctx)?;
     hook::stop(ctx);
     background::forget();
@@ -91,9 +96,13 @@ impl OnTurn for Life {
                 background::owe("sweep-on-start");
             }
             Turn::Primary => background::owe("failover"),
-            Turn::Flushed(db) => known::flushed(db),
+            Turn::Flushed(db) => {
+                known::flushed(db);
+                trigger::flushed(db);
+            }
             Turn::Swapped(a, b) => {
                 known::swapped(a, b);
+                trigger::swapped(a, b);
                 engine::restart_all();
             }
             Turn::LoadStarted | Turn::Replica => {}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use crate::celery::{
     Clock, HOUR, Message, SEP, binding, extended, redbeat_entry, redbeat_entry_enabled,
@@ -490,6 +490,59 @@ async fn is_read_only_and_works_on_a_replica() {
         crate::data::wait_until_in_step(&primary, &replica).await;
         let seen = status(&mut replica.connect().await).await;
         assert_eq!(seen.map("unacked").int("stuck"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_doctor_says_in_words_what_beatstatus_says_as_data() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(binding("celery", "celery", "celery")).await;
+        conn.run(binding("maintenance", "maintenance", "maintenance"))
+            .await;
+        let message = Message::new("app.tick", "1").queue("maintenance").by_beat();
+        conn.run(message.push()).await;
+        let status = status(&mut conn).await;
+        let said = conn.text("HYGIENE.DOCTOR").await;
+        let verdict = format!("{}: ", status.text("verdict"));
+        assert!(said.starts_with(&verdict), "{verdict} and {said}");
+        for part in [
+            "WHAT IS WRONG, worst first",
+            "maintenance: 1 message",
+            "celery -A PROJECT worker -Q maintenance",
+            "HYGIENE.BEATSTATUS VERBOSE",
+        ] {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
+        assert!(
+            said.lines().all(|line| line.chars().count() <= 80),
+            "{said}"
+        );
+
+        let mut resp3 = server.connect_resp3().await;
+        let raw = resp3.value("HYGIENE.DOCTOR").await;
+        assert!(
+            matches!(&raw, Value::VerbatimString { text, .. } if text.starts_with(&verdict)),
+            "{raw:?}"
+        );
+        let told = conn.error("HYGIENE.DOCTOR now").await;
+        assert!(told.contains("wrong number of arguments"), "{told}");
+        // It only looks, so a script may ask.
+        let said = conn
+            .text(cmd!["EVAL", "return redis.call('HYGIENE.DOCTOR')", 0])
+            .await;
+        assert!(said.starts_with(&verdict), "{said}");
+
+        if binary.is_7_0_or_newer() {
+            conn.run("ACL SETUSER half on nopass %R~_kombu* +@all")
+                .await;
+            conn.run("AUTH half any").await;
+            let said = conn.text("HYGIENE.DOCTOR").await;
+            assert!(said.contains("not looked at: 1"), "{said}");
+            assert!(!said.contains("app.tick"), "{said}");
+        }
     })
     .await;
 }

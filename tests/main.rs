@@ -22,3 +22,4 @@ mod load; // loads, unloads, settings, refused settings
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sweeps; // sweeps by themselves, several at once, their list, their rights
+mod trigger; // a task published from inside, and what became of it

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 
 use super::{once, unknown_option, user};
 use crate::core::args::Args;
-use crate::core::beat;
+use crate::core::beat::{self, Assessment};
 use crate::core::reply::Reply;
 use crate::evidence;
 use crate::server::Ctx;
@@ -34,17 +34,39 @@ impl Command for BeatStatus {
             Ok(verbose) => verbose,
             Err(why) => return Outcome::Refused(why),
         };
-        let now_ms = now_ms();
-        let found = evidence::gather(ctx, user(ctx).as_deref(), now_ms);
-        let mut reply = beat::reply(&beat::judge(&found.evidence, now_ms), verbose);
+        let status = Status::of(ctx);
+        let mut reply = beat::reply(&status.assessment, verbose);
         if let Reply::Map(fields) = &mut reply {
             let mut add = |name: &'static str, value| {
                 fields.push((Cow::Borrowed(name.as_bytes()), value));
             };
-            add("skipped_noperm", Reply::count(found.skipped_noperm));
+            add("skipped_noperm", Reply::count(status.skipped_noperm));
             add("acl_checked", acl_checked());
         }
         Outcome::Reply(reply)
+    }
+}
+
+/// What the caller may know at this moment.
+pub struct Status {
+    /// What the evidence adds up to.
+    pub assessment: Assessment,
+    /// Keys that are there and that the caller has no right to look at.
+    pub skipped_noperm: u64,
+    /// The moment, Unix ms.
+    pub now_ms: i64,
+}
+
+impl Status {
+    /// Looks, with the rights of the client that called.
+    pub fn of(ctx: Ctx<'_>) -> Self {
+        let now_ms = now_ms();
+        let found = evidence::gather(ctx, user(ctx).as_deref(), now_ms);
+        Self {
+            assessment: beat::judge(&found.evidence, now_ms),
+            skipped_noperm: found.skipped_noperm,
+            now_ms,
+        }
     }
 }
 

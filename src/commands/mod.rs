@@ -2,10 +2,12 @@
 
 pub mod beatstatus;
 pub mod config;
+pub mod doctor;
 pub mod fixttl;
 pub mod help;
 pub mod jobs;
 pub mod scan;
+pub mod trigger;
 
 use crate::core::args::Args;
 use crate::server::{Ctx, acl};

@@ -16,3 +16,4 @@ pub mod reply;
 pub mod settings;
 pub mod span;
 pub mod tally;
+pub mod trigger;

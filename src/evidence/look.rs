@@ -6,7 +6,7 @@ use crate::core::beat::Hold;
 use crate::core::keys::KeyType;
 use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
-use crate::server::key::{Key, Ttl};
+use crate::server::key::Key;
 use crate::server::{Ctx, Str};
 
 /// A key that is there.
@@ -39,7 +39,7 @@ enum Rights {
     None,
 }
 
-/// The one way of this folder to the data set.
+/// The one way of this folder, and of TRIGGER, to the data set.
 pub struct Look<'a> {
     ctx: Ctx<'a>,
     rights: Rights,
@@ -48,6 +48,7 @@ pub struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
+    /// Looks as that user; with `None` at everything.
     pub fn new(ctx: Ctx<'a>, user: Option<&[u8]>) -> Self {
         Self {
             ctx,
@@ -61,6 +62,7 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// The context of the callback.
     pub const fn ctx(&self) -> Ctx<'a> {
         self.ctx
     }
@@ -85,7 +87,7 @@ impl<'a> Look<'a> {
         let name = Str::new(name)?;
         let key = Key::read(self.ctx, &name)?;
         let kind = key.kind()?;
-        let (len, hold) = (key.len() as u64, hold(key.ttl()));
+        let (len, hold) = (key.len() as u64, key.ttl().map_or(Hold::NoTtl, Hold::Ttl));
         drop(key);
         let may = match &self.rights {
             Rights::Unchecked => true,
@@ -113,6 +115,15 @@ impl<'a> Look<'a> {
         let mut words = vec![key.name()];
         words.extend(args);
         call::read(self.ctx, command, &words)
+    }
+
+    /// Lets `read` look at the bytes of a string, without a copy and without
+    /// touching its idle time.
+    pub fn string<R>(&mut self, key: &Shown, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if !self.go(key.db) {
+            return None;
+        }
+        Key::read(self.ctx, &key.name)?.string().map(read)
     }
 
     /// What the key takes in memory, from the first `samples` elements or nodes.
@@ -145,13 +156,6 @@ pub enum Field {
     TooLong,
     /// Its bytes.
     Value(Vec<u8>),
-}
-
-fn hold(ttl: Ttl) -> Hold {
-    match ttl {
-        Ttl::None => Hold::NoTtl,
-        Ttl::Ms(ms) => Hold::Ttl(ms),
-    }
 }
 
 /// Pairs of member and score, of a reply WITHSCORES.

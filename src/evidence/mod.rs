@@ -5,7 +5,7 @@
 //! taught [`known`]. However much lies there, a call looks at no more than the
 //! bounds in these files allow, and says what it left out.
 
-mod look;
+pub mod look;
 mod queues;
 mod redbeat;
 mod sightings;
@@ -23,6 +23,7 @@ use crate::server::Ctx;
 use crate::settings;
 use look::Look;
 use sightings::Sightings;
+pub use workers::connected;
 
 /// Databases looked at by default names: the first of them, as far as they hold
 /// keys. Others are looked at where something is known to be there.

@@ -1,9 +1,11 @@
 //! Workers, told by their connections.
 
+use std::collections::BTreeMap;
+
 use super::{Gathering, number};
-use crate::core::beat::crowds;
-use crate::server::call;
+use crate::core::beat::{Crowd, crowds};
 use crate::server::context::server_info;
+use crate::server::{Ctx, call};
 
 /// Connections that CLIENT LIST is asked to describe. Each takes about 3 µs, and
 /// no server before Valkey 9 has a way to ask for some only.
@@ -28,25 +30,51 @@ impl Gathering<'_> {
                 .push("this is a replica: workers connect to its primary".to_owned());
             return;
         }
-        let clients = server_info(ctx, c"clients", c"connected_clients")
-            .and_then(|text| text.trim().parse::<u64>().ok());
-        match clients {
-            Some(clients) if clients <= MOST_CLIENTS => {}
-            Some(clients) => {
+        let mut crowds = match connections(ctx) {
+            Connections::Counted(crowds) => crowds,
+            Connections::TooMany(clients) => {
                 self.evidence.left_out.push(format!(
                     "{clients} clients are connected, too many to look for workers among them"
                 ));
                 return;
             }
-            None => return,
-        }
-        let call::Value::Str(list) = call::read(ctx, c"CLIENT", &[b"LIST"]) else {
-            return;
+            Connections::Untold => return,
         };
-        let mut crowds = crowds(&list);
         if !self.broker_dbs.is_empty() {
             crowds.retain(|db, _| self.broker_dbs.iter().any(|broker| number(*broker) == *db));
         }
         self.evidence.workers.crowds = Some(crowds);
+    }
+}
+
+/// Connections that may be workers', per database.
+enum Connections {
+    Counted(BTreeMap<u32, Crowd>),
+    /// So many clients that they were not described.
+    TooMany(u64),
+    /// The server does not tell.
+    Untold,
+}
+
+fn connections(ctx: Ctx<'_>) -> Connections {
+    let clients = server_info(ctx, c"clients", c"connected_clients")
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    match clients {
+        Some(clients) if clients > MOST_CLIENTS => return Connections::TooMany(clients),
+        Some(_) => {}
+        None => return Connections::Untold,
+    }
+    match call::read(ctx, c"CLIENT", &[b"LIST"]) {
+        call::Value::Str(list) => Connections::Counted(crowds(&list)),
+        _ => Connections::Untold,
+    }
+}
+
+/// Connections to one database that may be workers'; `None` where they were not
+/// counted.
+pub fn connected(ctx: Ctx<'_>, db: u32) -> Option<Crowd> {
+    match connections(ctx) {
+        Connections::Counted(crowds) => Some(crowds.get(&db).copied().unwrap_or_default()),
+        Connections::TooMany(_) | Connections::Untold => None,
     }
 }

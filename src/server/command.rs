@@ -273,6 +273,8 @@ fn send_length(ctx: Ctx<'_>, len: usize, map: bool) {
 
 /// Who answers clients that wait.
 pub trait Answers {
+    /// What a client is told that CLIENT UNBLOCK lets go.
+    const LET_GO: &'static str;
     /// The answer to the client that waits under this id, taken out.
     fn take(id: u64) -> Option<Result<Reply, String>>;
     /// The client left, or was told to stop waiting.
@@ -353,10 +355,7 @@ unsafe extern "C" fn timed_out<A: Answers>(
     _argc: c_int,
 ) -> c_int {
     guard(|| {
-        send_error(
-            Ctx::new(ctx),
-            "told to stop waiting; what was asked for is stopped",
-        );
+        send_error(Ctx::new(ctx), A::LET_GO);
         if let Some(handle) = api!(RedisModule_GetBlockedClientHandle) {
             // SAFETY: called from the timeout callback of a client that waits.
             let client = unsafe { handle(ctx) };

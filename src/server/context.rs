@@ -242,3 +242,14 @@ impl Drop for Info<'_> {
 pub fn server_info(ctx: Ctx<'_>, section: &CStr, field: &CStr) -> Option<String> {
     Info::of(ctx, section)?.field(field)
 }
+
+/// Bytes that nobody can guess, from the server's own generator.
+#[must_use]
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Some(fill) = api!(RedisModule_GetRandomBytes) {
+        // SAFETY: the place has room for N bytes.
+        unsafe { fill(bytes.as_mut_ptr(), N) }
+    }
+    bytes
+}

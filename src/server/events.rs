@@ -16,6 +16,8 @@ pub mod kind {
     pub const GENERIC: i32 = 1 << 2;
     /// Writes to strings.
     pub const STRING: i32 = 1 << 3;
+    /// Writes to lists.
+    pub const LIST: i32 = 1 << 4;
     /// Writes to sets.
     pub const SET: i32 = 1 << 5;
 }
@@ -50,13 +52,15 @@ pub trait OnWrite {
     fn written(ctx: Ctx<'_>, what: &Written<'_>);
 }
 
-/// Subscribes to keyspace events of these kinds; `notify-keyspace-events` plays
-/// no part in it. `false` if the server refuses.
+/// Subscribes to keyspace events of these kinds until the module is unloaded;
+/// `notify-keyspace-events` plays no part in it. `false` if the server refuses.
+/// Not inside an event.
 pub fn watch_writes<W: OnWrite>(ctx: Ctx<'_>, kinds: i32) -> bool {
     let Some(subscribe) = api!(RedisModule_SubscribeToKeyspaceEvents) else {
         return false;
     };
-    // SAFETY: called while the module is being loaded; the callback takes no data.
+    // SAFETY: called while the module is being loaded or in a command; the callback
+    // takes no data.
     unsafe { subscribe(ctx.ptr(), kinds, Some(written::<W>)) == 0 }
 }
 

@@ -39,6 +39,11 @@ def has_redbeat():
     return bool(list(ENVIRONMENT.glob("lib/python*/site-packages/redbeat")))
 
 
+def celery_version():
+    found = next(ENVIRONMENT.glob("lib/python*/site-packages/celery-*.dist-info"))
+    return tuple(int(part) for part in found.name.split("-")[1].split(".")[:2])
+
+
 @contextmanager
 def servers():
     """Hands out a starter of servers; prints their logs when a scenario fails."""
@@ -340,12 +345,58 @@ def redbeat_is_seen_and_left_alone(start):
         )
 
 
+def trigger_follows_a_task_to_its_end(start):
+    """A message published by the server itself, for workers of every version."""
+    server = start("trigger", settings=NO_SWEEPS)
+    client = server.client()
+
+    def told(expected, words, task, *options):
+        seen = client.execute_command("HYGIENE.TRIGGER", task, *options)
+        check(f"{task}: {expected}", {**seen, **expected} == seen, seen)
+        check(f"{task}: the reason says {words!r}", words in seen["reason"], seen)
+        return seen
+
+    with worker("worker", ENVIRONMENT, server.url, server.dir, queues="celery") as process:
+        works = {"state": "finished", "status": "SUCCESS", "result": "3", "stuck_at": ""}
+        for given in (("ARGS", "[1, 2]"), ("KWARGS", '{"x": 1, "y": 2}')):
+            seen = told(works, "every link works", "shop.add", *given)
+            times = [seen[field] for field in ("published_ms", "taken_ms", "finished_ms")]
+            check("the times are in order", times == sorted(times) and times[0] > 0, seen)
+            ttl = client.ttl(f"celery-task-meta-{seen['task_id']}")
+            check("the result has the default TTL", 0 < ttl <= TTL_S, ttl)
+        failed = {"state": "finished", "status": "FAILURE", "stuck_at": ""}
+        broken = {**failed, "result": "ValueError: no such order: 7"}
+        told(broken, "failed with ValueError", "shop.broken", "ARGS", "[7]")
+        seen = told(failed, "does not know the task shop.nothing", "shop.nothing")
+        check("it is said by whom", seen["result"].startswith("NotRegistered"), seen)
+        # Until 5.5 the task decides alone, then the message has the last word.
+        if celery_version() >= (5, 6):
+            told({**works, "result": "null"}, "every link works", "shop.quiet")
+        else:
+            ignored = {"state": "taken", "status": "", "result": "", "stuck_at": "result"}
+            told(ignored, "ignore_result", "shop.quiet", "TIMEOUT", "2s")
+        begun = {"state": "taken", "status": "STARTED", "stuck_at": "task"}
+        told(begun, "has not finished it", "shop.slow", "ARGS", "[6]", "TIMEOUT", "2s")
+        unread = {"state": "published", "stuck_at": "queue", "bound": "no"}
+        queue = ("QUEUE", "maintenance", "TIMEOUT", "3s")
+        told(unread, "not for those of this queue", "maintenance.cleanup_orphaned_jobs", *queue)
+        wait_for("quiet worker", lambda: client.zcard("unacked_index") == 0)
+        process.kill()
+    alone = {"state": "published", "stuck_at": "worker", "bound": "yes"}
+    told(alone, "no worker is connected", "shop.add", "ARGS", "[1, 2]", "TIMEOUT", "2s")
+    # What nobody took is run by the next worker, as any other message.
+    ended = len(reading.result_ttls(client))
+    with worker("next", ENVIRONMENT, server.url, server.dir):
+        wait_for("both ends", lambda: len(reading.result_ttls(client)) == ended + 2)
+
+
 SCENARIOS = [
     two_thousand_tasks_leave_no_immortal_result,
     workers_are_counted_and_named,
     scan_tells_what_is_there,
     unread_beat_is_not_called_silent,
     redbeat_is_seen_and_left_alone,
+    trigger_follows_a_task_to_its_end,
 ]
 
 

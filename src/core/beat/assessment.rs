@@ -170,6 +170,8 @@ pub struct Task {
 pub struct QueuePart {
     /// Base name.
     pub name: Vec<u8>,
+    /// How many bytes of `name` are the broker's key prefix.
+    pub prefix: usize,
     /// Logical database.
     pub db: u32,
     /// Messages, priorities summed.
@@ -182,6 +184,14 @@ pub struct QueuePart {
     pub consumed: Option<bool>,
     /// Named in `hygiene.maintenance-queues`.
     pub maintenance: bool,
+}
+
+impl QueuePart {
+    /// Its name to Celery, as in `-Q`.
+    #[must_use]
+    pub fn celery_name(&self) -> &[u8] {
+        self.name.get(self.prefix..).unwrap_or(&self.name)
+    }
 }
 
 /// The workers.

@@ -1,12 +1,14 @@
 //! Does periodic work happen, and if not, which link is broken?
 //!
 //! `Evidence` holds what a server can show, `judge` weighs it at a moment,
-//! `reply` puts the `Assessment` in the shape of HYGIENE.BEATSTATUS. Stock beat
+//! `reply` puts the `Assessment` in the shape of HYGIENE.BEATSTATUS, `doctor` in
+//! words. Stock beat
 //! leaves no key in Redis, so the rule throughout is: no evidence is `unknown`,
 //! and what is inferred is never told as certain.
 
 mod assessment;
 mod clients;
+mod doctor;
 mod evidence;
 mod finding;
 mod judge;
@@ -29,6 +31,7 @@ pub use assessment::{
     Verdict, WorkersPart,
 };
 pub use clients::crowds;
+pub use doctor::doctor;
 pub use evidence::{
     Crowd, Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Sighting, Unacked,
     Workers,

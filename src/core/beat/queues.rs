@@ -87,6 +87,7 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
             let (consumed, finding) = queue_read(evidence, known, queue);
             let part = QueuePart {
                 name: queue.name.clone(),
+                prefix: queue.prefix,
                 db: queue.db,
                 length: queue.length,
                 per_priority: queue.per_priority.clone(),

@@ -152,12 +152,10 @@ impl<'a> Reader<'a> {
     /// The text of a number; `None` for any other value, which is skipped.
     fn digits(&mut self) -> Read<Option<&'a str>> {
         let first = self.peek()?;
-        let start = self.at;
-        self.skip()?;
+        let token = self.raw()?;
         if !matches!(first, b'-' | b'0'..=b'9') {
             return Ok(None);
         }
-        let token = self.bytes.get(start..self.at).unwrap_or_default();
         Ok(std::str::from_utf8(token).ok())
     }
 
@@ -255,6 +253,14 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+    }
+
+    /// Passes one value and answers it as it was written.
+    pub(super) fn raw(&mut self) -> Read<&'a [u8]> {
+        self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        self.bytes.get(start..self.at).ok_or(Malformed)
     }
 
     fn word(&mut self, word: &[u8]) -> Read<()> {

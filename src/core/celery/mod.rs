@@ -1,8 +1,10 @@
 //! The wire formats of Celery, kombu and RedBeat, read within bounds and
-//! without ever executing what was stored.
+//! without ever executing what was stored; and the one message written.
 
 pub mod binding;
 pub mod envelope;
 mod json;
+pub mod message;
+pub mod outcome;
 pub mod redbeat;
 pub mod result;

@@ -1,0 +1,46 @@
+//! `HYGIENE.DOCTOR`
+
+use std::ffi::{CStr, c_int};
+
+use super::beatstatus;
+use crate::core::beat;
+use crate::core::reply::Reply;
+use crate::server::command::{Command, Outcome};
+use crate::server::{Ctx, acl};
+
+/// BEATSTATUS as text for a person: what is wrong, worst first, what shows it, and
+/// what to type next.
+pub struct Doctor;
+
+impl Command for Doctor {
+    const NAME: &'static CStr = c"hygiene.doctor";
+    const FLAGS: &'static CStr = beatstatus::BeatStatus::FLAGS;
+    const CATEGORIES: &'static CStr = beatstatus::BeatStatus::CATEGORIES;
+    const SUMMARY: &'static CStr =
+        c"Tells in words whether periodic work happens, what is wrong, and what to type next";
+    const COMPLEXITY: &'static CStr = beatstatus::BeatStatus::COMPLEXITY;
+    const ARITY: c_int = 1;
+
+    fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+        if !args.is_empty() {
+            return Outcome::WrongArity;
+        }
+        let mut status = beatstatus::Status::of(ctx);
+        if status.skipped_noperm > 0 {
+            status.assessment.evidence.insert(
+                0,
+                format!(
+                    "keys that this user may not read, and so not looked at: {}",
+                    status.skipped_noperm
+                ),
+            );
+        }
+        if !acl::available() {
+            status.assessment.evidence.push(
+                "this server lets no module check rights key by key: everything was looked at"
+                    .to_owned(),
+            );
+        }
+        Outcome::Reply(Reply::Text(beat::doctor(&status.assessment, status.now_ms)))
+    }
+}

@@ -1,0 +1,141 @@
+//! `HYGIENE.TRIGGER task [QUEUE q] [ARGS json] [KWARGS json] [TIMEOUT d] [DB n]`
+
+use std::ffi::{CStr, c_int};
+use std::time::Duration;
+
+use super::{database, once, unknown_option, user};
+use crate::core::args::{Args, quoted};
+use crate::core::celery::message::{self, MAX_ARGUMENTS};
+use crate::server::Ctx;
+use crate::server::command::{Command, Outcome};
+use crate::sweep::Scope;
+use crate::trigger::{self, Order};
+
+/// How long the result is waited for unless TIMEOUT says otherwise, and the least
+/// and the most that it may say, in ms.
+const TIMEOUT_MS: i64 = 10_000;
+const LEAST_TIMEOUT_MS: i64 = 1_000;
+const MOST_TIMEOUT_MS: i64 = 600_000;
+
+/// Publishes a task and waits for its result: the manual test from inside.
+pub struct Trigger;
+
+#[derive(Debug, Default)]
+struct Options<'a> {
+    queue: Option<&'a str>,
+    args: Option<&'a str>,
+    kwargs: Option<&'a str>,
+    timeout_ms: Option<i64>,
+    db: Option<u32>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(ctx: Ctx<'_>, words: &'a [&'a [u8]]) -> Result<Self, String> {
+        let mut args = Args::new(words);
+        let mut options = Self::default();
+        while let Some((word, name)) = args.option() {
+            match name.as_str() {
+                "QUEUE" => once(
+                    &mut options.queue,
+                    named("QUEUE", args.value("QUEUE")?)?,
+                    "QUEUE",
+                )?,
+                "ARGS" => once(
+                    &mut options.args,
+                    json("ARGS", args.value("ARGS")?, "array", message::array)?,
+                    "ARGS",
+                )?,
+                "KWARGS" => once(
+                    &mut options.kwargs,
+                    json("KWARGS", args.value("KWARGS")?, "object", message::object)?,
+                    "KWARGS",
+                )?,
+                "TIMEOUT" => once(&mut options.timeout_ms, timeout(&mut args)?, "TIMEOUT")?,
+                "DB" => once(&mut options.db, one(ctx, &mut args)?, "DB")?,
+                _ => {
+                    return Err(unknown_option(
+                        word,
+                        "QUEUE q, ARGS json, KWARGS json, TIMEOUT d or DB n",
+                    ));
+                }
+            }
+        }
+        let bytes = |json: Option<&str>| json.map_or(0, str::len);
+        if bytes(options.args) + bytes(options.kwargs) > MAX_ARGUMENTS {
+            return Err(format!(
+                "ARGS and KWARGS: expected at most {MAX_ARGUMENTS} bytes together"
+            ));
+        }
+        Ok(options)
+    }
+}
+
+fn named<'a>(what: &str, word: &'a [u8]) -> Result<&'a str, String> {
+    message::name(word).map_err(|why| format!("{what} {}: {why}", quoted(word)))
+}
+
+fn json<'a>(
+    option: &str,
+    word: &'a [u8],
+    expected: &str,
+    read: impl FnOnce(&'a [u8]) -> Result<&'a str, String>,
+) -> Result<&'a str, String> {
+    read(word).map_err(|why| {
+        format!(
+            "{option} {}: expected a JSON {expected}, {why}",
+            quoted(word)
+        )
+    })
+}
+
+fn timeout(args: &mut Args<'_>) -> Result<i64, String> {
+    let word = args.peek().unwrap_or_default();
+    let timeout_ms = args.span("TIMEOUT")?;
+    if (LEAST_TIMEOUT_MS..=MOST_TIMEOUT_MS).contains(&timeout_ms) {
+        Ok(timeout_ms)
+    } else {
+        Err(format!("TIMEOUT {}: expected 1s to 10m", quoted(word)))
+    }
+}
+
+fn one(ctx: Ctx<'_>, args: &mut Args<'_>) -> Result<u32, String> {
+    match database(ctx, args)? {
+        Scope::One(db) => Ok(u32::try_from(db).unwrap_or(0)),
+        Scope::All => Err("DB: expected one database".to_owned()),
+    }
+}
+
+impl Command for Trigger {
+    const NAME: &'static CStr = c"hygiene.trigger";
+    const FLAGS: &'static CStr = c"write deny-oom admin";
+    const CATEGORIES: &'static CStr = c"write slow admin dangerous blocking";
+    const SUMMARY: &'static CStr =
+        c"Publishes a Celery task, waits for its result, and tells which link did not move";
+    const COMPLEXITY: &'static CStr =
+        c"As HYGIENE.BEATSTATUS to find the queue, then O(1) bounded looks while it waits";
+    const ARITY: c_int = -2;
+
+    fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
+        let Some((task, words)) = args.split_first() else {
+            return Outcome::WrongArity;
+        };
+        let parsed = named("task", task).and_then(|task| Ok((task, Options::parse(ctx, words)?)));
+        let (task, options) = match parsed {
+            Ok(parsed) => parsed,
+            Err(why) => return Outcome::Refused(why),
+        };
+        let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS);
+        trigger::start(
+            ctx,
+            &Order {
+                task,
+                queue: options.queue,
+                args: options.args.unwrap_or("[]"),
+                kwargs: options.kwargs.unwrap_or("{}"),
+                timeout: Duration::from_millis(timeout_ms.unsigned_abs()),
+                db: options.db,
+                user: user(ctx),
+            },
+        )
+    }
+}
