@@ -10,6 +10,7 @@ the demo exits with 1 when anything is not as told.
 """
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
