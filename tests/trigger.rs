@@ -856,3 +856,45 @@ async fn both_protocols_tell_the_same() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_node_of_a_cluster_publishes_to_its_own_slots_only() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .config("cluster-enabled yes")
+            .config("cluster-require-full-coverage no")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let foreign = conn.int("CLUSTER KEYSLOT foreign").await;
+        let mut slots = cmd!["CLUSTER", "ADDSLOTS"];
+        for slot in (0..16_384).filter(|slot| *slot != foreign) {
+            slots.arg(slot);
+        }
+        conn.run(slots).await;
+        wait_for("the cluster to be up", LONG, async || {
+            let state = conn.text("CLUSTER INFO").await;
+            let up = state.contains("cluster_state:ok");
+            up.then_some(()).ok_or(state)
+        })
+        .await;
+        conn.run(binding("celery", "celery", "celery")).await;
+        let worker = beside(&server, async |mut worker| {
+            let reply = worker.0.value("BRPOP celery 20").await;
+            let taken = Taken::of(text(&list(&reply)[1]));
+            worker.store(&taken, "SUCCESS", "5").await;
+        })
+        .await;
+        let told = conn.fields("HYGIENE.TRIGGER shop.add").await;
+        worker.await.expect("the worker's end");
+        assert_eq!(told.text("result"), "5", "{told:?}");
+        let told = conn
+            .error("HYGIENE.TRIGGER shop.add QUEUE foreign TIMEOUT 1")
+            .await;
+        assert!(
+            told.contains("the node that holds the queue's slot"),
+            "{told}"
+        );
+    })
+    .await;
+}
