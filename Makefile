@@ -13,10 +13,11 @@ VENV   := target/venv
 MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
 BENCH  ?=
+SCENES ?=
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Redis (seconds, after the build)
@@ -25,6 +26,14 @@ demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Re
 .PHONY: test
 test: packages $(VENV)/celery-5.2/.ready $(NEWEST)/.ready ## Run everything: format, lint, Rust tests, real Celery, demo
 	@MODULE=$(MODULE) tests/all.sh
+
+# An old Celery may not run on a new Python: it is named and left out then. SCENES
+# holds options, such as --only beat_killed; tests/e2e/scenarios.py --help lists them.
+CELERIES := $(patsubst tests/requirements-%.txt,%,$(wildcard tests/requirements-celery-*.txt))
+.PHONY: scenarios
+scenarios: build $(NEWEST)/.ready ## Play real Celery of each version, healthy and broken, against BEATSTATUS (half an hour)
+	@for celery in $(CELERIES); do $(MAKE) --no-print-directory $(VENV)/$$celery/.ready || echo "scenarios: no $$celery here"; done
+	@MODULE=$(MODULE) $(NEWEST)/bin/python tests/e2e/scenarios.py $(SCENES)
 
 # BENCH holds options, such as --quick; benches/run.py --help lists them.
 .PHONY: bench
@@ -48,5 +57,5 @@ packages:
 	@PYTHON=$(PYTHON) tests/packages.sh
 
 # An environment is built anew when its pins change.
-$(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh | packages
+$(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh tests/old_celery.py | packages
 	@PYTHON=$(PYTHON) tests/venv.sh $< $(@D)

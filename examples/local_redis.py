@@ -141,6 +141,15 @@ class LocalRedis:
         tail = "\n".join(text.splitlines()[-lines:])
         return f"--- last lines of the {self.name} server's log ---\n{tail}"
 
+    def all_logs(self, lines=15):
+        """The server's log and those of the processes that log beside it."""
+        tails = [self.log_tail()]
+        for log in sorted(self.dir.glob("*.log")):
+            if log != self.log_file:
+                tail = log.read_text(errors="replace").splitlines()[-lines:]
+                tails.append("\n".join([f"--- last lines of {log.name} ---", *tail]))
+        return "\n".join(tails)
+
     def stop(self, keep=False):
         if self.process is not None and self.process.poll() is None:
             end(self.process)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 DEADLINE_S = 20
 EXAMPLES = Path(__file__).resolve().parent
+APP = EXAMPLES / "celery_app.py"
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 
@@ -69,15 +70,15 @@ def kill(process):
 
 
 class CeleryProcess:
-    """A `celery worker` or `celery beat` of the app in celery_app.py."""
+    """A `celery worker` or `celery beat` of an app, celery_app.py unless told."""
 
-    def __init__(self, name, arguments, environment, redis_url, ready, logs, **variables):
+    def __init__(self, name, arguments, environment, redis_url, ready, logs, app=APP, **variables):
         self.name = name
         self.log_file = Path(logs) / f"{name}.log"
         self.process = spawn(
-            [Path(environment) / "bin/celery", "-A", "celery_app", *arguments],
+            [Path(environment) / "bin/celery", "-A", app.stem, *arguments],
             self.log_file,
-            cwd=EXAMPLES,
+            cwd=app.parent,
             env={
                 **os.environ,
                 "REDIS_URL": redis_url,
@@ -87,7 +88,7 @@ class CeleryProcess:
             },
         )
         try:
-            wait_for(f"sign of life from {name}", lambda: self._says(ready), deadline_s=60)
+            wait_for(f"sign of life from {name}", lambda: self.says(ready), deadline_s=60)
         except Failure as failure:
             self.kill()
             raise Failure(f"{failure}\n{self.log_tail()}") from None
@@ -95,7 +96,7 @@ class CeleryProcess:
             self.kill()
             raise
 
-    def _says(self, text):
+    def says(self, text):
         if self.process.poll() is not None:
             raise Failure(f"{self.name} ended with status {self.process.returncode}")
         return text in self.log_file.read_text(errors="replace")
@@ -105,6 +106,10 @@ class CeleryProcess:
 
     def kill(self):
         kill(self.process)
+
+    def freeze(self):
+        """STOP to the process and what it started: it is there and does nothing."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
 
     def log_tail(self, lines=20):
         tail = self.log_file.read_text(errors="replace").splitlines()[-lines:]
@@ -118,6 +123,8 @@ class CeleryProcess:
 
 
 def worker(name, environment, redis_url, logs, *options, queues="celery,maintenance", **variables):
+    """Has two processes unless `options` say otherwise; `variables` are the
+    environment's, and `app` names another app's file."""
     arguments = ["worker", "-n", f"{name}@127.0.0.1", "-c", "2", "-l", "INFO", "-Q", queues]
     return CeleryProcess(
         name, [*arguments, *options], environment, redis_url, " ready.", logs, **variables

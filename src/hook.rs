@@ -14,7 +14,7 @@ use crate::keyspace;
 use crate::known;
 use crate::server::context::writes_paused;
 use crate::server::events::{self, OnWrite, Written, kind};
-use crate::server::key::{Key, Ttl};
+use crate::server::key::Key;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str};
 use crate::settings::{self, Current};
@@ -184,11 +184,7 @@ fn due(key: &Key<'_>, current: &Current) -> Option<Change> {
     if key.kind() != Some(KeyType::String) {
         return None;
     }
-    let ttl = match key.ttl() {
-        Ttl::None => None,
-        Ttl::Ms(ms) => Some(ms),
-    };
-    policy::enforce(ttl, &current.settings)
+    policy::enforce(key.ttl(), &current.settings)
 }
 
 fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str, cluster: bool) {

@@ -11,6 +11,22 @@ static STAMPING: AtomicBool = AtomicBool::new(false);
 /// Whether clients can hear events, and so of our stamps.
 static HEARD: AtomicBool = AtomicBool::new(true);
 
+/// Sets the flag, and clears it on drop: after a caught panic too.
+struct Stamping;
+
+impl Stamping {
+    fn begin() -> Self {
+        STAMPING.store(true, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Stamping {
+    fn drop(&mut self) {
+        STAMPING.store(false, Relaxed);
+    }
+}
+
 /// Whether the event that is being heard comes from a stamp of ours.
 pub fn stamping() -> bool {
     STAMPING.load(Relaxed)
@@ -27,10 +43,8 @@ pub fn look_for_listeners(ctx: Ctx<'_>) {
 /// The same for a key that is open for writing.
 pub fn give_open_key_ttl(ctx: Ctx<'_>, key: key::Key<'_>, name: &Str, ttl_ms: i64) -> bool {
     let at_ms = now_ms().saturating_add(ttl_ms);
-    STAMPING.store(true, Relaxed);
-    let done = key::expire_open(ctx, key, name, at_ms, HEARD.load(Relaxed));
-    STAMPING.store(false, Relaxed);
-    done
+    let _stamping = Stamping::begin();
+    key::expire_open(ctx, key, name, at_ms, HEARD.load(Relaxed))
 }
 
 /// Gives the key a TTL in ms from now, on replicas and in the AOF too. In a
@@ -38,8 +52,6 @@ pub fn give_open_key_ttl(ctx: Ctx<'_>, key: key::Key<'_>, name: &Str, ttl_ms: i6
 /// ours yet.
 pub fn give_ttl(ctx: Ctx<'_>, name: &Str, ttl_ms: i64, cluster: bool) -> bool {
     let at_ms = now_ms().saturating_add(ttl_ms);
-    STAMPING.store(true, Relaxed);
-    let done = key::expire_at(ctx, name, at_ms, cluster, HEARD.load(Relaxed));
-    STAMPING.store(false, Relaxed);
-    done
+    let _stamping = Stamping::begin();
+    key::expire_at(ctx, name, at_ms, cluster, HEARD.load(Relaxed))
 }

@@ -20,10 +20,11 @@ cargo_test() { cargo test --locked; }
 e2e() { MODULE=$module "$newest/bin/python" tests/e2e/run.py "target/venv/celery-$1"; }
 e2e_5_2() { e2e 5.2; }
 e2e_5_7() { e2e 5.7; }
+scenarios() { MODULE=$module "$newest/bin/python" tests/e2e/scenarios.py --fast; }
 demo() { MODULE=$module "$newest/bin/python" examples/demo.py; }
 
 checks=("$@")
-((${#checks[@]})) || checks=(format clippy layers build servers cargo_test e2e_5_2 e2e_5_7 demo)
+((${#checks[@]})) || checks=(format clippy layers build servers cargo_test e2e_5_2 e2e_5_7 scenarios demo)
 
 summary=()
 status=0

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use crate::client::{Conn, Fields, ToCmd, int};
+use crate::client::{Conn, Fields, ToCmd, int, list};
 use crate::server::wait_for;
 
 /// The id in an ASYNC answer: an integer, or the field `job`.
@@ -20,17 +20,29 @@ pub async fn start(conn: &mut Conn, command: impl ToCmd) -> i64 {
     job_id(&conn.value(command).await)
 }
 
-/// The job as HYGIENE.JOBS tells it: a list of named fields with `id` and `state`.
-pub async fn job(conn: &mut Conn, id: i64) -> Fields {
+/// The jobs as HYGIENE.JOBS tells them: lists of named fields with `id` and `state`.
+pub async fn all(conn: &mut Conn) -> Vec<Fields> {
     let answer = conn.value("HYGIENE.JOBS").await;
-    let jobs: Vec<Fields> = crate::client::list(&answer)
-        .iter()
-        .map(Fields::of)
-        .collect();
+    list(&answer).iter().map(Fields::of).collect()
+}
+
+/// The job of that id.
+pub async fn job(conn: &mut Conn, id: i64) -> Fields {
+    let jobs = all(conn).await;
     jobs.iter()
         .find(|job| job.int("id") == id)
         .cloned()
         .unwrap_or_else(|| panic!("no job {id} in {jobs:?}"))
+}
+
+/// Waits until a sweep has come across keys.
+pub async fn wait_until_begun(conn: &mut Conn) {
+    wait_for("the sweep to begin", Duration::from_secs(30), async || {
+        let jobs = all(conn).await;
+        let begun = jobs.iter().any(|job| job.int("scanned") > 0);
+        begun.then_some(()).ok_or(format!("{jobs:?}"))
+    })
+    .await;
 }
 
 /// Waits until the job is in that state.

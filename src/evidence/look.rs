@@ -6,7 +6,7 @@ use crate::core::beat::Hold;
 use crate::core::keys::KeyType;
 use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
-use crate::server::key::{Key, Ttl};
+use crate::server::key::Key;
 use crate::server::{Ctx, Str};
 
 /// A key that is there.
@@ -87,7 +87,7 @@ impl<'a> Look<'a> {
         let name = Str::new(name)?;
         let key = Key::read(self.ctx, &name)?;
         let kind = key.kind()?;
-        let (len, hold) = (key.len() as u64, hold(key.ttl()));
+        let (len, hold) = (key.len() as u64, key.ttl().map_or(Hold::NoTtl, Hold::Ttl));
         drop(key);
         let may = match &self.rights {
             Rights::Unchecked => true,
@@ -156,13 +156,6 @@ pub enum Field {
     TooLong,
     /// Its bytes.
     Value(Vec<u8>),
-}
-
-fn hold(ttl: Ttl) -> Hold {
-    match ttl {
-        Ttl::None => Hold::NoTtl,
-        Ttl::Ms(ms) => Hold::Ttl(ms),
-    }
 }
 
 /// Pairs of member and score, of a reply WITHSCORES.

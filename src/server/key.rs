@@ -6,6 +6,7 @@ use redis_module::raw;
 
 use super::{Ctx, Str};
 use crate::core::keys::KeyType;
+use crate::core::policy::Ttl;
 
 const READ: i32 = 1;
 const WRITE: i32 = 2;
@@ -16,15 +17,6 @@ const QUIETLY: i32 = (1 << 16) | (1 << 18);
 /// The longest string, in bytes, that a server keeps in one piece with its object:
 /// 44 in Redis to 8.2, up to what is left of 128 in Valkey 9 (object.c).
 const LONGEST_EMBEDDED: usize = 128;
-
-/// A key's remaining life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    /// It stays until somebody deletes it.
-    None,
-    /// Its remaining time in ms; 0 if it is past and not yet gone.
-    Ms(i64),
-}
 
 /// An open key. Closed on drop.
 pub struct Key<'a> {
@@ -101,17 +93,15 @@ impl<'a> Key<'a> {
         self.len() == 0
     }
 
-    /// Its remaining life.
+    /// Its remaining life; 0 ms if that is past and the key not yet gone.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
         let Some(expire) = api!(RedisModule_GetExpire) else {
-            return Ttl::Ms(0);
+            return Some(0);
         };
         // SAFETY: the handle is open.
-        match unsafe { expire(self.ptr) } {
-            ms if ms < 0 => Ttl::None,
-            ms => Ttl::Ms(ms),
-        }
+        let ms = unsafe { expire(self.ptr) };
+        (ms >= 0).then_some(ms)
     }
 
     /// Time since its last use in ms; `None` where the server counts uses instead

@@ -118,10 +118,7 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
         let id = jobs.last_id;
         jobs.running.push(Job {
             id,
-            db: match order.scope {
-                Scope::All => 0,
-                Scope::One(db) => db,
-            },
+            db: order.scope.first_db(),
             order,
             client,
             stop: None,
@@ -305,18 +302,23 @@ impl Task for Slice {
 }
 
 impl Jobs {
-    /// The job whose turn it is. Of those that write only the oldest has one.
-    fn next(&mut self) -> Option<Job> {
-        let writer = self
-            .running
+    /// The oldest job that writes: the others wait for it.
+    fn writer(&self) -> Option<u64> {
+        self.running
             .iter()
             .filter(|job| job.order.visitor.writes())
             .map(|job| job.id)
-            .min();
+            .min()
+    }
+
+    /// The job whose turn it is. Of those that write only the oldest has one.
+    fn next(&mut self) -> Option<Job> {
         self.timer = None;
-        let at = self.running.iter().position(|job| {
-            job.stop.is_some() || !job.order.visitor.writes() || Some(job.id) == writer
-        })?;
+        let writer = self.writer();
+        let at = self
+            .running
+            .iter()
+            .position(|job| job.stop.is_some() || !job.waits_for(writer))?;
         let job = self.running.remove(at);
         self.on_turn = Some(job.id);
         self.stop_on_turn = None;
@@ -367,11 +369,13 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
 }
 
 impl Job {
+    /// Whether it has to wait for `writer`, the one job that may write now.
+    fn waits_for(&self, writer: Option<u64>) -> bool {
+        self.order.visitor.writes() && Some(self.id) != writer
+    }
+
     fn restart(&mut self) {
-        self.db = match self.order.scope {
-            Scope::All => 0,
-            Scope::One(db) => db,
-        };
+        self.db = self.order.scope.first_db();
         self.cursor = None;
         self.db_done = false;
         self.pending.clear();
@@ -574,18 +578,12 @@ fn keys_in(ctx: Ctx<'_>, scope: Scope) -> u64 {
 #[must_use]
 pub fn list(user: Option<&[u8]>) -> Reply {
     with(|jobs| {
-        let writer = jobs
-            .running
-            .iter()
-            .filter(|job| job.order.visitor.writes())
-            .map(|job| job.id)
-            .min();
+        let writer = jobs.writer();
         let mut running: Vec<&Job> = jobs.running.iter().collect();
         running.sort_by_key(|job| job.id);
-        let running = running.into_iter().map(|job| {
-            let waits = job.order.visitor.writes() && Some(job.id) != writer;
-            running_reply(job, waits)
-        });
+        let running = running
+            .into_iter()
+            .map(|job| running_reply(job, job.waits_for(writer)));
         let finished = jobs.finished.iter().rev().map(|job| {
             let theirs = job.user.is_none() || job.user.as_deref() == user;
             finished_reply(job, theirs)

@@ -8,9 +8,9 @@ use super::{Cost, Decided, Kept, Run, Turn, Visitor, lists};
 use crate::core::celery::result;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
-use crate::core::policy::{Change, Plan, Ttl};
+use crate::core::policy::{Change, Plan};
 use crate::core::reply::Reply;
-use crate::server::acl::{self, Right};
+use crate::server::acl::{self, Right, User};
 use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
 use crate::{keyspace, known, stats};
@@ -128,7 +128,7 @@ impl Fix {
 
     /// What a result is due; `None` if its value cannot be read inside the scan.
     fn decide(&mut self, key: &key::Key<'_>, now_ms: i64, inside_scan: bool) -> Option<Decided> {
-        let ttl = ttl_of(key);
+        let ttl = key.ttl();
         let mut decided = Decided::default();
         let mut finished = None;
         let dates = self.order.plan.reads_dates(ttl);
@@ -174,18 +174,9 @@ impl Fix {
     fn handle_list(&mut self, turn: &Turn<'_>, mut kept: Kept) -> Cost {
         let bytes = call::memory_usage(turn.ctx, &kept.name, 1);
         kept.class = lists::class(turn.ctx, kept.db, kept.name.bytes(), kept.len, bytes);
-        if let Some(why) = self.not_ours(kept.class) {
-            self.leave(kept.class, why);
+        if !self.admits(turn, kept.class, |user| user.may(Right::Change, &kept.name)) {
             return Cost::default();
         }
-        if turn
-            .user
-            .is_some_and(|user| !user.may(Right::Change, &kept.name))
-        {
-            self.counts.skipped_noperm += 1;
-            return Cost::default();
-        }
-        self.counts.matched += 1;
         self.handle_asked(turn, &kept)
     }
 
@@ -193,7 +184,7 @@ impl Fix {
         let Some(key) = key::Key::read(turn.ctx, &kept.name) else {
             return Cost::default();
         };
-        let ttl = ttl_of(&key);
+        let ttl = key.ttl();
         let idle = key.idle_ms();
         drop(key);
         if kept.class == Class::Chord
@@ -216,12 +207,20 @@ impl Fix {
         }
     }
 
-    /// Why keys of a class are left alone; `None` if they were asked for.
-    fn not_ours(&self, class: Class) -> Option<&'static str> {
-        if self.order.classes.contains(&class) {
-            return None;
+    /// Whether a key is to be changed: keys of its class were asked for, and the user
+    /// whose rights count `may` change it. Counts it either way.
+    fn admits(&mut self, turn: &Turn<'_>, class: Class, may: impl FnOnce(&User) -> bool) -> bool {
+        if !self.order.classes.contains(&class) {
+            let why = class.protected().unwrap_or("only with CLASS and its name");
+            self.leave(class, why);
+            return false;
         }
-        Some(class.protected().unwrap_or("only with CLASS and its name"))
+        if turn.user.is_some_and(|user| !may(user)) {
+            self.counts.skipped_noperm += 1;
+            return false;
+        }
+        self.counts.matched += 1;
+        true
     }
 }
 
@@ -242,18 +241,9 @@ impl Visitor for Fix {
         if class == Class::Other && kind == KeyType::List && !self.names.exempt(name) {
             return Kept::new(found, db, class, kind, None);
         }
-        if let Some(why) = self.not_ours(class) {
-            self.leave(class, why);
+        if !self.admits(turn, class, |user| found.permits(user, Right::Change)) {
             return None;
         }
-        if turn
-            .user
-            .is_some_and(|user| !found.permits(user, Right::Change))
-        {
-            self.counts.skipped_noperm += 1;
-            return None;
-        }
-        self.counts.matched += 1;
         if self.names.exempt(name) {
             self.counts.kept_exempt += 1;
             return None;
@@ -268,7 +258,7 @@ impl Visitor for Fix {
             kept.decided = decided;
             return Some(kept);
         }
-        let ttl = ttl_of(found.key());
+        let ttl = found.key().ttl();
         if ttl.is_some() {
             self.counts.already_had_ttl += 1;
             return None;
@@ -345,14 +335,6 @@ impl Visitor for Fix {
 /// Whether the caller's rights were checked key by key: 6.2 has no way to.
 pub fn acl_checked() -> Reply {
     Reply::word(if acl::available() { "yes" } else { "no" })
-}
-
-/// The remaining life of an open key.
-pub fn ttl_of(key: &key::Key<'_>) -> Ttl {
-    match key.ttl() {
-        key::Ttl::None => None,
-        key::Ttl::Ms(ms) => Some(ms),
-    }
 }
 
 /// The shortest value that can hold a date: `{"date_done":"2026-11-25T03:43:28"}`.

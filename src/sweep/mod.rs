@@ -130,6 +130,16 @@ pub enum Scope {
     One(i32),
 }
 
+impl Scope {
+    /// Where a pass begins.
+    const fn first_db(self) -> i32 {
+        match self {
+            Self::All => 0,
+            Self::One(db) => db,
+        }
+    }
+}
+
 /// What is asked of the engine.
 pub struct Order {
     /// The command, or what else started it.

@@ -152,7 +152,7 @@ impl Visitor for Report {
         let kind = found.key().kind()?;
         let class = self.names.class(name, kind);
         known::seen(db, name, class, kind);
-        let ttl = fix::ttl_of(found.key());
+        let ttl = found.key().ttl();
         if kind == KeyType::String {
             let mut seen = Seen {
                 db,

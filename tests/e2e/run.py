@@ -59,11 +59,7 @@ def servers():
             yield start
         except Exception:
             for server in started:
-                print(server.log_tail())
-                for log in sorted(server.dir.glob("*.log")):
-                    if log != server.log_file:
-                        tail = log.read_text(errors="replace").splitlines()[-15:]
-                        print("\n".join([f"--- last lines of {log.name} ---", *tail]))
+                print(server.all_logs())
             raise
 
 
