@@ -19,7 +19,7 @@ import incident
 import reading
 import redis
 from local_redis import MODULE, ROOT, LocalRedis, server_version
-from processes import EXAMPLES, Failure, exit_on_sigterm, wait_for, worker
+from processes import Failure, exit_on_sigterm, run_program, wait_for, worker
 
 ENVIRONMENT = Path(os.environ.get("CELERY_ENV", ROOT / "target/venv/celery-5.7"))
 TTL_S = 3600
@@ -103,18 +103,7 @@ def mib(size):
 
 def send_orders(url, adds):
     """Publishes tasks with the project's own client and waits until all is done."""
-    done = subprocess.run(
-        [ENVIRONMENT / "bin/python", "-c", ORDERS.format(adds=adds)],
-        cwd=EXAMPLES,
-        env={**os.environ, "REDIS_URL": url, "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode:
-        raise Failure(f"the project's client failed:\n{done.stderr[-2000:]}")
+    run_program(ENVIRONMENT, ["-c", ORDERS.format(adds=adds)], 60, REDIS_URL=url)
 
 
 def quiet(client):

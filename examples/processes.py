@@ -69,6 +69,23 @@ def kill(process):
     process.wait(5)
 
 
+def run_program(environment, words, deadline_s, **variables):
+    """Runs Python in an environment until it ends, and returns what it prints."""
+    done = subprocess.run(
+        [Path(environment) / "bin/python", *words],
+        cwd=EXAMPLES,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=deadline_s,
+        check=False,
+    )
+    if done.returncode:
+        raise Failure(f"a program of {environment} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
 class CeleryProcess:
     """A `celery worker` or `celery beat` of an app, celery_app.py unless told."""
 

@@ -97,6 +97,21 @@ async fn bound(setup: Setup) -> (Server, Conn) {
     (server, conn)
 }
 
+/// A worker that waits at another queue, as long as it is kept, and is counted as
+/// one already.
+async fn consumer_elsewhere(server: &Server, conn: &mut Conn) -> JoinHandle<()> {
+    let consumer = beside(server, async |mut worker| {
+        let _ = worker.0.ask("BRPOP other 100").await;
+    })
+    .await;
+    wait_for("a worker to be counted", LONG, async || {
+        let seen = conn.fields("HYGIENE.BEATSTATUS").await;
+        same(seen.map("workers").int("blocked_consumers"), 1)
+    })
+    .await;
+    consumer
+}
+
 async fn wait_until_blocked(conn: &mut Conn, clients: i64) {
     wait_for("clients that wait", LONG, async || {
         let blocked = conn.info("clients", "blocked_clients").await;
@@ -275,6 +290,7 @@ const ENDS: &[End] = &[
 async fn what_becomes_of_a_taken_message_is_told_apart() {
     on_every_server(async |binary| {
         let (server, mut conn) = bound(Setup::on(binary)).await;
+        let consumer = consumer_elsewhere(&server, &mut conn).await;
         for end in ENDS {
             let worker = beside(&server, async |mut worker| {
                 let taken = worker.take("celery").await;
@@ -295,6 +311,17 @@ async fn what_becomes_of_a_taken_message_is_told_apart() {
             assert!(reason.contains(end.reason), "{}: {reason}", end.what);
             assert!(told.int("taken_ms") >= told.int("published_ms"), "{told:?}");
         }
+        // And the same where the worker is gone when the wait ends.
+        consumer.abort();
+        let worker = beside(&server, async |mut worker| {
+            worker.take("celery").await;
+        })
+        .await;
+        let told = conn.fields("HYGIENE.TRIGGER shop.add TIMEOUT 1").await;
+        worker.await.expect("the worker's end");
+        assert_eq!(told.text("state"), "taken", "{told:?}");
+        assert_eq!(told.text("stuck_at"), "worker", "{told:?}");
+        assert!(told.text("reason").contains("puts it back"), "{told:?}");
     })
     .await;
 }
@@ -314,14 +341,8 @@ async fn a_queue_that_nobody_reads_is_told_and_its_message_stays() {
         assert_eq!((told.int("taken_ms"), told.int("finished_ms")), (-1, -1));
         assert!(told.int("waited_ms") >= 1_000, "{told:?}");
 
-        // A worker that waits elsewhere.
-        let elsewhere = beside(&server, async |mut worker| {
-            let _ = worker.0.ask("BRPOP other 20").await;
-        })
-        .await;
-        wait_until_blocked(&mut conn, 1).await;
-        // A connection counts as a worker's from its third second on.
-        let told = conn.fields("HYGIENE.TRIGGER shop.add TIMEOUT 4").await;
+        let elsewhere = consumer_elsewhere(&server, &mut conn).await;
+        let told = conn.fields("HYGIENE.TRIGGER shop.add TIMEOUT 1").await;
         assert_eq!(told.text("stuck_at"), "queue", "{told:?}");
         let reason = told.text("reason");
         assert!(reason.contains("not for those of this queue"), "{reason}");
@@ -832,6 +853,48 @@ async fn both_protocols_tell_the_same() {
             let raw = resp3.value("HYGIENE.TRIGGER t TIMEOUT 1").await;
             assert!(matches!(raw, Value::Map(_)), "{raw:?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_publishes_to_its_own_slots_only() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .config("cluster-enabled yes")
+            .config("cluster-require-full-coverage no")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let foreign = conn.int("CLUSTER KEYSLOT foreign").await;
+        let mut slots = cmd!["CLUSTER", "ADDSLOTS"];
+        for slot in (0..16_384).filter(|slot| *slot != foreign) {
+            slots.arg(slot);
+        }
+        conn.run(slots).await;
+        wait_for("the cluster to be up", LONG, async || {
+            let state = conn.text("CLUSTER INFO").await;
+            let up = state.contains("cluster_state:ok");
+            up.then_some(()).ok_or(state)
+        })
+        .await;
+        conn.run(binding("celery", "celery", "celery")).await;
+        let worker = beside(&server, async |mut worker| {
+            let reply = worker.0.value("BRPOP celery 20").await;
+            let taken = Taken::of(text(&list(&reply)[1]));
+            worker.store(&taken, "SUCCESS", "5").await;
+        })
+        .await;
+        let told = conn.fields("HYGIENE.TRIGGER shop.add").await;
+        worker.await.expect("the worker's end");
+        assert_eq!(told.text("result"), "5", "{told:?}");
+        let told = conn
+            .error("HYGIENE.TRIGGER shop.add QUEUE foreign TIMEOUT 1")
+            .await;
+        assert!(
+            told.contains("the node that holds the queue's slot"),
+            "{told}"
+        );
     })
     .await;
 }

@@ -7,7 +7,6 @@ scenario has its own servers, every wait a deadline, and nothing is left behind.
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -22,7 +21,15 @@ sys.dont_write_bytecode = True
 
 import reading  # noqa: E402
 from local_redis import MODULE, LocalRedis, server_version  # noqa: E402
-from processes import EXAMPLES, Failure, beat, exit_on_sigterm, wait_for, worker  # noqa: E402
+from processes import (  # noqa: E402
+    EXAMPLES,
+    Failure,
+    beat,
+    exit_on_sigterm,
+    run_program,
+    wait_for,
+    worker,
+)
 
 ENVIRONMENT = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
 # So that nothing but the hook and the commands asked for does anything.
@@ -64,23 +71,7 @@ def servers():
 
 
 def run_client(program, url, deadline_s=180):
-    done = subprocess.run(
-        [ENVIRONMENT / "bin/python", *program],
-        cwd=EXAMPLES,
-        env={
-            **os.environ,
-            "REDIS_URL": url,
-            "PYTHONPATH": str(EXAMPLES),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=deadline_s,
-        check=False,
-    )
-    check("the client ends well", done.returncode == 0, done.stderr[-2000:])
-    return done.stdout
+    return run_program(ENVIRONMENT, program, deadline_s, REDIS_URL=url, PYTHONPATH=str(EXAMPLES))
 
 
 def status(client):

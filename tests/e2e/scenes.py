@@ -94,8 +94,9 @@ def slow_tasks_start(stage):
 
 
 def web_and_all_start(stage):
+    stage.worker()
     stage.web()
-    all_start(stage)
+    stage.beat()
 
 
 def web_starts_without_beat(stage):
@@ -169,7 +170,8 @@ def trigger(stage):
     told("shop.add", "QUEUE", "unread", "ARGS", "[2, 3]", timeout="2s", state="published")
 
 
-HEALTHY = Step(all_start, ("healthy",), "alive")
+# Long enough for some messages, from which an interval can be learned.
+HEALTHY = Step(all_start, ("healthy",), "alive", hold_s=4 * FAST_S)
 # A dead beat is told within two of its intervals and 5 s.
 SILENT = Step(beat_dies, ("beat_silent",), "silent", within_s=2 * FAST_S + 5)
 # Still popped, or at least connected: either is true for a moment.

@@ -3,7 +3,6 @@ and a watch that asks for BEATSTATUS all the time."""
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "examples"))
 
 from local_redis import LocalRedis  # noqa: E402
-from processes import Failure, beat, kill, spawn, wait_for, worker  # noqa: E402
+from processes import beat, kill, run_program, spawn, wait_for, worker  # noqa: E402
 
 APP = HERE / "beatapp.py"
 FAST_S, SLOW_S = 2, 7
@@ -155,7 +154,8 @@ class Stage:
         try:
             self.client = self.server.client()
             if self.publisher.kind == "django":
-                self._program("beatrows.py", **self._django())
+                variables = {**self._variables(), **self._django()}
+                run_program(self.environment, [HERE / "beatrows.py"], 60, **variables)
             self.watch = Watch(self.server)
             self.watch.start()
         except BaseException:
@@ -189,19 +189,6 @@ class Stage:
             "DJANGO_SETTINGS_MODULE": "beatsettings",
             "BEAT_DATABASE": str(self.server.dir / "beat.sqlite3"),
         }
-
-    def _program(self, file, **variables):
-        done = subprocess.run(
-            [self.environment / "bin/python", HERE / file],
-            env={**os.environ, **self._variables(), **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode:
-            raise Failure(f"{file} failed:\n{done.stderr[-2000:]}")
 
     def _celery(self, start, name, *options, **variables):
         process = start(

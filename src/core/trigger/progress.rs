@@ -1,200 +1,9 @@
-//! HYGIENE.TRIGGER's decisions: where a message goes, and what became of it.
+//! What became of a message, as far as Redis shows.
 
-use super::beat::{Crowd, Evidence};
-use super::celery::outcome::Outcome;
-use super::reply::Reply;
-
-/// Celery's default for `task_default_queue`.
-const DEFAULT_QUEUE: &[u8] = b"celery";
-
-/// Where a message is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Logical database.
-    pub db: u32,
-    /// The broker's `global_keyprefix`.
-    pub prefix: Vec<u8>,
-    /// The queue's name to Celery.
-    pub queue: Vec<u8>,
-    /// A routing table names the queue.
-    pub bound: bool,
-}
-
-impl Route {
-    /// The list that holds the queue's messages of priority 0, the priority that
-    /// a message without one has.
-    #[must_use]
-    pub fn key(&self) -> Vec<u8> {
-        self.behind_prefix(&self.queue)
-    }
-
-    /// The hash in which kombu notes what a worker took, under its default name.
-    #[must_use]
-    pub fn unacked(&self) -> Vec<u8> {
-        self.behind_prefix(b"unacked")
-    }
-
-    /// The sorted set that another transport (celery-redis-plus) keeps messages in.
-    #[must_use]
-    pub fn sorted_set(&self) -> Vec<u8> {
-        self.behind_prefix(&[b"queue:", self.queue.as_slice()].concat())
-    }
-
-    fn behind_prefix(&self, name: &[u8]) -> Vec<u8> {
-        [self.prefix.as_slice(), name].concat()
-    }
-}
-
-/// What the operator asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The task's name.
-    pub task: &'a str,
-    /// QUEUE: a queue's name, with or without the broker's key prefix.
-    pub queue: Option<&'a [u8]>,
-    /// DB.
-    pub db: Option<u32>,
-    /// The client's own database.
-    pub home: u32,
-}
-
-/// A queue that a routing table names, or the only trace of one.
-struct Known<'a> {
-    db: u32,
-    prefix: &'a [u8],
-    queue: &'a [u8],
-    key: &'a [u8],
-}
-
-/// Picks the queue: the one asked for, the one in which messages of the task lie
-/// or were taken from, the one RedBeat sends it to, or Celery's default; and its
-/// database and key prefix by the routing tables.
-///
-/// # Errors
-/// Nothing says where the message should go, or more than one place fits. The
-/// sentence says what to add.
-pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
-    let tables: Vec<Known<'_>> = evidence
-        .queues
-        .iter()
-        .filter(|queue| queue.bound && asked.db.is_none_or(|db| db == queue.db))
-        .map(|queue| Known {
-            db: queue.db,
-            prefix: queue.name.get(..queue.prefix).unwrap_or_default(),
-            queue: queue.celery_name(),
-            key: &queue.name,
-        })
-        .collect();
-    if let Some(name) = asked.queue {
-        return match one_of(&tables, asked, |known| {
-            known.queue == name || known.key == name
-        })? {
-            Some(known) => Ok(bound(known)),
-            None => Ok(unbound(&tables, asked, name)),
-        };
-    }
-    if let Some(key) = seen_in(evidence, asked)
-        && let Some(known) = one_of(&tables, asked, |known| known.key == key)?
-    {
-        return Ok(bound(known));
-    }
-    if let Some(queue) = scheduled_for(evidence, asked.task)
-        && let Some(known) = one_of(&tables, asked, |known| known.queue == queue)?
-    {
-        return Ok(bound(known));
-    }
-    match one_of(&tables, asked, |known| known.queue == DEFAULT_QUEUE)? {
-        Some(known) => Ok(bound(known)),
-        None => Err(
-            "no routing table names the queue 'celery', so no worker has declared it, and nothing \
-             tells another queue of this task: name it by QUEUE, and its database by DB"
-                .to_owned(),
-        ),
-    }
-}
-
-fn bound(known: &Known<'_>) -> Route {
-    Route {
-        db: known.db,
-        prefix: known.prefix.to_vec(),
-        queue: known.queue.to_vec(),
-        bound: true,
-    }
-}
-
-/// The only queue that fits; of several the only one in the client's database.
-fn one_of<'a, 'b>(
-    tables: &'a [Known<'b>],
-    asked: &Asked<'_>,
-    fits: impl Fn(&Known<'_>) -> bool,
-) -> Result<Option<&'a Known<'b>>, String> {
-    let fitting: Vec<&Known<'_>> = tables.iter().filter(|known| fits(known)).collect();
-    let at_home: Vec<&Known<'_>> = fitting
-        .iter()
-        .copied()
-        .filter(|known| known.db == asked.home)
-        .collect();
-    match (fitting.as_slice(), at_home.as_slice()) {
-        ([], _) => Ok(None),
-        ([one], _) | (_, [one]) => Ok(Some(one)),
-        ([one, ..], _) => Err(format!(
-            "{} brokers on this server have a queue '{}': say which by DB, or by QUEUE with the \
-             key prefix in front",
-            fitting.len(),
-            one.queue.escape_ascii()
-        )),
-    }
-}
-
-/// A queue that no table names: in the database and behind the key prefix that
-/// all tables share, where they do.
-fn unbound(tables: &[Known<'_>], asked: &Asked<'_>, name: &[u8]) -> Route {
-    let mut dbs: Vec<u32> = tables.iter().map(|known| known.db).collect();
-    dbs.dedup();
-    let db = asked.db.unwrap_or(match dbs.as_slice() {
-        [one] => *one,
-        _ => asked.home,
-    });
-    let mut prefixes: Vec<&[u8]> = tables
-        .iter()
-        .filter(|known| known.db == db)
-        .map(|known| known.prefix)
-        .collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    let prefix = match prefixes.as_slice() {
-        [one] => one,
-        _ => &[][..],
-    };
-    Route {
-        db,
-        prefix: prefix.to_vec(),
-        // Named with its prefix, as it stands in the key.
-        queue: name.strip_prefix(prefix).unwrap_or(name).to_vec(),
-        bound: false,
-    }
-}
-
-/// The list in which most messages of the task were seen.
-fn seen_in<'a>(evidence: &'a Evidence, asked: &Asked<'_>) -> Option<&'a [u8]> {
-    evidence
-        .sightings
-        .iter()
-        .filter(|sighting| sighting.task == asked.task)
-        .filter(|sighting| asked.db.is_none_or(|db| db == sighting.db))
-        .max_by_key(|sighting| (sighting.published_at_ms, sighting.count))
-        .map(|sighting| sighting.queue.as_slice())
-}
-
-/// The queue that a RedBeat entry sends the task to.
-fn scheduled_for<'a>(evidence: &'a Evidence, task: &str) -> Option<&'a [u8]> {
-    evidence
-        .redbeat
-        .iter()
-        .flat_map(|redbeat| &redbeat.entries)
-        .find(|entry| entry.task == task && entry.queue.is_some())
-        .and_then(|entry| entry.queue.as_deref())
-}
+use super::route::Route;
+use crate::core::beat::Crowd;
+use crate::core::celery::outcome::Outcome;
+use crate::core::reply::Reply;
 
 /// What was seen of a message so far. Times are Unix ms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -307,7 +116,7 @@ impl Progress {
         }
         match self.state() {
             State::Published => self.not_taken(crowd),
-            State::Taken | State::Finished => self.not_finished(),
+            State::Taken | State::Finished => self.not_finished(crowd),
         }
     }
 
@@ -353,52 +162,44 @@ impl Progress {
         }
     }
 
-    fn not_finished(&self) -> Stuck {
-        let unreadable = self.outcome.as_ref().and_then(|o| o.unreadable);
-        if self.hidden {
-            return Stuck {
-                at: "result",
-                why: "a result was written that this user may not read".to_owned(),
-            };
-        }
-        if let Some(status) = self.status() {
-            return Stuck {
-                at: "task",
-                why: match status {
-                    "RETRY" => "the task failed and waits for its retry".to_owned(),
-                    _ => format!(
-                        "a worker began the task ({}) and has not finished it",
-                        status.escape_debug()
-                    ),
-                },
-            };
-        }
-        if let Some(format) = unreadable {
-            return Stuck {
-                at: "result",
-                why: format!("a result was written whose state cannot be read ({format})"),
-            };
-        }
-        if self.held {
-            return Stuck {
-                at: "task",
-                why:
-                    "a worker took it and has not acknowledged it: it waits for a free process, or \
-                      runs with acks_late"
-                        .to_owned(),
-            };
-        }
-        Stuck {
-            at: "result",
-            why: if self.leaves_results {
-                "a worker took and acknowledged it, and no result was written; results of this \
-                 task were seen here before, so it most likely still runs"
+    fn not_finished(&self, crowd: Option<Crowd>) -> Stuck {
+        let gone = crowd.is_some_and(|crowd| crowd.consumers == 0);
+        let outcome = self.outcome.as_ref();
+        let (at, why) = if self.hidden {
+            let why = "a result was written that this user may not read".to_owned();
+            ("result", why)
+        } else if self.held && gone {
+            let why = "a worker took it, and none is connected now: it has not acknowledged it, \
+                       so another one puts it back when the visibility timeout is over";
+            ("worker", why.to_owned())
+        } else if self.status() == Some("RETRY") {
+            ("task", "the task failed and waits for its retry".to_owned())
+        } else if let Some(status) = self.status() {
+            let begun = format!("a worker began the task ({})", status.escape_debug());
+            if gone {
+                let why = format!("{begun}, and none is connected now: it died with it");
+                ("worker", why)
             } else {
-                "a worker took and acknowledged it, and no result was written: the task ignores \
-                 its result (ignore_result), keeps it on another server, or still runs"
+                ("task", format!("{begun} and has not finished it"))
             }
-            .to_owned(),
-        }
+        } else if let Some(format) = outcome.and_then(|outcome| outcome.unreadable) {
+            let why = format!("a result was written whose state cannot be read ({format})");
+            ("result", why)
+        } else if self.held {
+            let why = "a worker took it and has not acknowledged it: it waits for a free \
+                       process, or runs with acks_late";
+            ("task", why.to_owned())
+        } else if self.leaves_results {
+            let why = "a worker took and acknowledged it, and no result was written; results of \
+                       this task were seen here before, so it most likely still runs";
+            ("result", why.to_owned())
+        } else {
+            let why = "a worker took and acknowledged it, and no result was written: the task \
+                       ignores its result (ignore_result), keeps it on another server, or still \
+                       runs";
+            ("result", why.to_owned())
+        };
+        Stuck { at, why }
     }
 }
 
@@ -414,7 +215,7 @@ pub struct Report<'a> {
     /// What was seen.
     pub progress: &'a Progress,
     /// Connections that may be workers' on the queue's database, looked for only
-    /// where the message was not taken.
+    /// where no end was seen.
     pub crowd: Option<Crowd>,
     /// How long its client waited, in ms.
     pub waited_ms: i64,
@@ -460,200 +261,10 @@ impl Report<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::beat::{Entry, Queue, RedBeat, Sighting};
-    use super::super::celery::outcome;
     use super::*;
+    use crate::core::celery::outcome;
 
     const NOW: i64 = 1_790_000_000_000;
-
-    /// A queue of the broker in that database behind that prefix.
-    fn queue(db: u32, prefix: &str, name: &str, bound: bool) -> Queue {
-        Queue {
-            name: format!("{prefix}{name}").into_bytes(),
-            prefix: prefix.len(),
-            db,
-            bound,
-            ..Queue::default()
-        }
-    }
-
-    fn seen(db: u32, key: &str, count: u64) -> Sighting {
-        Sighting {
-            task: "app.purge".to_owned(),
-            db,
-            queue: key.into(),
-            count,
-            ..Sighting::default()
-        }
-    }
-
-    fn sends_to(queue: &str) -> RedBeat {
-        RedBeat {
-            entries: vec![Entry {
-                task: "app.purge".to_owned(),
-                queue: Some(queue.into()),
-                ..Entry::default()
-            }],
-            ..RedBeat::default()
-        }
-    }
-
-    struct Case {
-        what: &'static str,
-        queues: Vec<Queue>,
-        sightings: Vec<Sighting>,
-        redbeat: Vec<RedBeat>,
-        queue: Option<&'static str>,
-        db: Option<u32>,
-        /// Database, key and whether it is bound; or words of the refusal.
-        expected: Result<(u32, &'static str, bool), &'static str>,
-    }
-
-    impl Default for Case {
-        fn default() -> Self {
-            Self {
-                what: "",
-                queues: vec![queue(0, "", "celery", true), queue(0, "", "heavy", true)],
-                sightings: Vec::new(),
-                redbeat: Vec::new(),
-                queue: None,
-                db: None,
-                expected: Ok((0, "celery", true)),
-            }
-        }
-    }
-
-    #[test]
-    fn a_message_goes_where_the_tables_and_the_traffic_say() {
-        let two_dbs = || vec![queue(0, "", "celery", true), queue(3, "", "celery", true)];
-        let prefixed = || vec![queue(2, "app1:", "celery", true)];
-        for case in [
-            Case {
-                what: "nothing known of the task: Celery's default queue",
-                ..Case::default()
-            },
-            Case {
-                what: "the queue its messages were seen in",
-                sightings: vec![seen(0, "celery", 1), seen(0, "heavy", 5)],
-                expected: Ok((0, "heavy", true)),
-                ..Case::default()
-            },
-            Case {
-                what: "the queue RedBeat sends it to",
-                redbeat: vec![sends_to("heavy")],
-                expected: Ok((0, "heavy", true)),
-                ..Case::default()
-            },
-            Case {
-                what: "a queue that is no longer bound is no reason to go there",
-                sightings: vec![seen(0, "gone", 5)],
-                redbeat: vec![sends_to("gone too")],
-                ..Case::default()
-            },
-            Case {
-                what: "QUEUE outweighs what was seen",
-                sightings: vec![seen(0, "heavy", 5)],
-                queue: Some("celery"),
-                ..Case::default()
-            },
-            Case {
-                what: "no table names the default queue",
-                queues: vec![queue(0, "", "celery", false)],
-                expected: Err("name it by QUEUE"),
-                ..Case::default()
-            },
-            Case {
-                what: "QUEUE that no table names is published to all the same",
-                queue: Some("adhoc"),
-                expected: Ok((0, "adhoc", false)),
-                ..Case::default()
-            },
-            Case {
-                what: "nothing of Celery at all: the client's database",
-                queues: Vec::new(),
-                queue: Some("adhoc"),
-                expected: Ok((1, "adhoc", false)),
-                ..Case::default()
-            },
-            Case {
-                what: "the broker's database and key prefix",
-                queues: prefixed(),
-                expected: Ok((2, "app1:celery", true)),
-                ..Case::default()
-            },
-            Case {
-                what: "QUEUE by its whole key",
-                queues: prefixed(),
-                queue: Some("app1:celery"),
-                expected: Ok((2, "app1:celery", true)),
-                ..Case::default()
-            },
-            Case {
-                what: "QUEUE unknown to a broker with a key prefix",
-                queues: prefixed(),
-                queue: Some("adhoc"),
-                expected: Ok((2, "app1:adhoc", false)),
-                ..Case::default()
-            },
-            Case {
-                what: "the same queue in two databases",
-                queues: two_dbs(),
-                expected: Err("say which by DB"),
-                ..Case::default()
-            },
-            Case {
-                what: "the same queue in two databases, one of them the client's",
-                queues: vec![queue(1, "", "celery", true), queue(3, "", "celery", true)],
-                expected: Ok((1, "celery", true)),
-                ..Case::default()
-            },
-            Case {
-                what: "DB decides",
-                queues: two_dbs(),
-                db: Some(3),
-                expected: Ok((3, "celery", true)),
-                ..Case::default()
-            },
-            Case {
-                what: "DB without a broker",
-                db: Some(7),
-                expected: Err("name it by QUEUE"),
-                ..Case::default()
-            },
-            Case {
-                what: "DB and QUEUE of no broker",
-                queue: Some("celery"),
-                db: Some(7),
-                expected: Ok((7, "celery", false)),
-                ..Case::default()
-            },
-        ] {
-            let evidence = Evidence {
-                queues: case.queues,
-                sightings: case.sightings,
-                redbeat: case.redbeat,
-                ..Evidence::default()
-            };
-            let asked = Asked {
-                task: "app.purge",
-                queue: case.queue.map(str::as_bytes),
-                db: case.db,
-                home: 1,
-            };
-            match (route(&evidence, &asked), case.expected) {
-                (Ok(found), Ok((db, key, bound))) => {
-                    assert_eq!(
-                        (found.db, found.key(), found.bound),
-                        (db, key.as_bytes().to_vec(), bound),
-                        "{}",
-                        case.what
-                    );
-                }
-                (Err(why), Err(words)) => assert!(why.contains(words), "{}: {why}", case.what),
-                (found, expected) => panic!("{}: {found:?}, not {expected:?}", case.what),
-            }
-        }
-    }
 
     fn published() -> Progress {
         Progress {
@@ -808,6 +419,24 @@ mod tests {
                 BUSY,
                 ["taken", "", "task", "has not acknowledged it"],
             ),
+            (
+                Progress {
+                    held: true,
+                    outcome: stored("STARTED", "{}"),
+                    ..taken()
+                },
+                NOBODY,
+                ["taken", "STARTED", "worker", "another one puts it back"],
+            ),
+            (
+                Progress {
+                    outcome: stored("STARTED", "{}"),
+                    ..taken()
+                },
+                NOBODY,
+                ["taken", "STARTED", "worker", "it died with it"],
+            ),
+            (taken(), NOBODY, ["taken", "", "result", "ignore_result"]),
             (
                 Progress {
                     held: true,

@@ -1,0 +1,209 @@
+//! HYGIENE.TRIGGER: publishes one message and follows it to its result.
+//!
+//! Events tell when to look: a pop from the queue, a write of a result whose key
+//! ends in the task's id. What is true is then looked up: whether the message
+//! still lies in the queue, or among the unacknowledged, and what its result says.
+//! One timer serves all that wait, and there is none while nobody does.
+
+mod follow;
+mod waiting;
+
+use std::time::{Duration, Instant};
+
+use crate::core::beat::Evidence;
+use crate::core::celery::message::{Message, uuid};
+use crate::core::keys::{Class, KeyType};
+use crate::core::trigger::{Asked, Progress, Route, route};
+use crate::evidence::{self, look::Look};
+use crate::known;
+use crate::server::acl::{Right, User};
+use crate::server::call::{self, Value};
+use crate::server::command::{Outcome, Waiting};
+use crate::server::context::{now_ms, random_bytes};
+use crate::server::{Ctx, Str};
+use follow::Trigger;
+use waiting::{Clients, MOST_WAITING};
+pub use waiting::{flushed, popped, shut, stored, swapped};
+
+/// What is to be published.
+pub struct Order<'a> {
+    /// The task's name.
+    pub task: &'a str,
+    /// QUEUE.
+    pub queue: Option<&'a str>,
+    /// Positional arguments, a JSON array.
+    pub args: &'a str,
+    /// Named arguments, a JSON object.
+    pub kwargs: &'a str,
+    /// How long to wait for the result.
+    pub timeout: Duration,
+    /// DB.
+    pub db: Option<u32>,
+    /// The calling user, where the server tells.
+    pub user: Option<Vec<u8>>,
+}
+
+/// Publishes and lets the client wait. Nothing is written where anything is refused.
+pub fn start(ctx: Ctx<'_>, order: &Order<'_>) -> Outcome {
+    match publish(ctx, order) {
+        Ok(()) => Outcome::Waits,
+        Err(why) => Outcome::Refused(why),
+    }
+}
+
+fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
+    may_wait(ctx)?;
+    let _home = ctx.home();
+    let home = u32::try_from(ctx.db()).unwrap_or(0);
+    let evidence = evidence::gather(ctx, order.user.as_deref(), now_ms()).evidence;
+    let asked = Asked {
+        task: order.task,
+        queue: order.queue.map(str::as_bytes),
+        db: order.db,
+        home,
+    };
+    let route = route(&evidence, &asked)?;
+    let db = i32::try_from(route.db).unwrap_or(0);
+    let key = route.key();
+    may_push(ctx, order, &route)?;
+
+    let queue = String::from_utf8(route.queue.clone())
+        .map_err(|_| "the queue's name is no UTF-8, so it cannot stand in a message".to_owned())?;
+    let (task_id, tag) = (uuid(random_bytes()), uuid(random_bytes()));
+    let message = Message {
+        task: order.task,
+        id: &task_id,
+        tag: &tag,
+        queue: &queue,
+        args: order.args,
+        kwargs: order.kwargs,
+    }
+    .to_json();
+
+    if !ctx.select(db) {
+        return Err(format!("DB {db}: this server has no such database"));
+    }
+    let published_ms = now_ms();
+    match call::write(ctx, c"LPUSH", &[&key, message.as_bytes()]) {
+        Value::Int(_) => {}
+        refused => return Err(refusal(ctx, &refused)),
+    }
+    known::seen(db, &key, Class::Queue, KeyType::List);
+    let client = Waiting::block::<Clients>(ctx)
+        .ok_or("published, but the server does not let this client wait for the result")?;
+    let mut unacked = vec![route.unacked()];
+    unacked.extend(other_unacked(&evidence, &route));
+    let progress = Progress {
+        published_ms,
+        leaves_results: evidence.results.iter().any(|end| end.task == order.task),
+        ..Progress::default()
+    };
+    waiting::add(
+        ctx,
+        Trigger {
+            id: 0,
+            client,
+            user: order.user.clone(),
+            task: order.task.to_owned(),
+            task_id,
+            tag,
+            message,
+            route,
+            db,
+            key,
+            unacked,
+            since: Instant::now(),
+            timeout: order.timeout,
+            left: false,
+            popped_ms: None,
+            result: None,
+            progress,
+        },
+    );
+    Ok(())
+}
+
+fn refusal(ctx: Ctx<'_>, reply: &Value) -> String {
+    let why = match reply {
+        Value::Error(why) => String::from_utf8_lossy(why).into_owned(),
+        _ => "it says nothing".to_owned(),
+    };
+    let hint = if ctx.flags().cluster() {
+        " (in a cluster, ask the node that holds the queue's slot)"
+    } else {
+        ""
+    };
+    format!("the server refused the push: {why}{hint}")
+}
+
+fn may_wait(ctx: Ctx<'_>) -> Result<(), String> {
+    let flags = ctx.flags();
+    if flags.deny_blocking() {
+        return Err(
+            "HYGIENE.TRIGGER waits for the result and cannot in a transaction, a script or this \
+             kind of connection"
+                .to_owned(),
+        );
+    }
+    if !flags.may_write() {
+        return Err("this server is a replica or is loading: ask its primary".to_owned());
+    }
+    if waiting::count() >= MOST_WAITING {
+        return Err(format!(
+            "{MOST_WAITING} clients wait for HYGIENE.TRIGGER already: try again when one is answered"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the queue is one that a worker could read from, and the caller may
+/// write to.
+fn may_push(ctx: Ctx<'_>, order: &Order<'_>, route: &Route) -> Result<(), String> {
+    let key = route.key();
+    let db = i32::try_from(route.db).unwrap_or(0);
+    if let Some(user) = &order.user {
+        let name = Str::new(&key).ok_or("out of memory")?;
+        let may = User::named(user).is_some_and(|user| user.may(Right::Change, &name));
+        if !may {
+            return Err(format!(
+                "this user has no right to write the queue's key '{}'",
+                key.escape_ascii()
+            ));
+        }
+    }
+    // Whatever the caller may see of it: a push would be refused all the same.
+    let mut look = Look::new(ctx, None);
+    if look
+        .key(db, &route.sorted_set())
+        .is_some_and(|other| other.kind == KeyType::Zset)
+    {
+        return Err(
+            "this broker keeps its queues in sorted sets (celery-redis-plus), which \
+             HYGIENE.TRIGGER cannot write"
+                .to_owned(),
+        );
+    }
+    match look.key(db, &key) {
+        Some(other) if other.kind != KeyType::List => Err(format!(
+            "the key '{}' holds a {}, no queue",
+            key.escape_ascii(),
+            other.kind.name()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Hashes of unacknowledged messages in that database under other names.
+fn other_unacked<'a>(
+    evidence: &'a Evidence,
+    route: &'a Route,
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let usual = route.unacked();
+    evidence
+        .unacked
+        .iter()
+        .filter(|unacked| unacked.db == route.db)
+        .map(|unacked| unacked.key.clone())
+        .filter(move |key| *key != usual)
+        .take(4)
+}

@@ -1,0 +1,246 @@
+//! The clients that wait, and when to look.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::follow::Trigger;
+use crate::core::reply::Reply;
+use crate::server::command::{Answers, Waiting};
+use crate::server::context::now_ms;
+use crate::server::events::Written;
+use crate::server::guard::guard;
+use crate::server::timer::{Task, Timer};
+use crate::server::{Ctx, MainCell};
+use crate::settings;
+
+/// Clients that wait at once; more are refused.
+pub const MOST_WAITING: usize = 16;
+
+/// Between two looks, at least, so that a busy queue does not have us look all the
+/// time, and at most.
+const SOON: Duration = Duration::from_millis(5);
+const LATEST: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+struct Triggers {
+    waiting: Vec<Trigger>,
+    answers: HashMap<u64, Result<Reply, String>>,
+    last_id: u64,
+    timer: Option<Timer>,
+    /// The timer was armed by an event.
+    hurried: bool,
+    looked: Option<Instant>,
+}
+
+static TRIGGERS: MainCell<Option<Triggers>> = MainCell::new(None);
+
+/// How many wait: all that a write looks at while none does.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+fn with<R>(work: impl FnOnce(&mut Triggers) -> R) -> R {
+    work(TRIGGERS.get_mut().get_or_insert_default())
+}
+
+/// How many wait.
+pub fn count() -> usize {
+    WAITING.load(Relaxed)
+}
+
+/// Follows one more.
+pub fn add(ctx: Ctx<'_>, mut trigger: Trigger) {
+    with(|triggers| {
+        triggers.last_id += 1;
+        trigger.id = triggers.last_id;
+        triggers.waiting.push(trigger);
+        triggers.rearm(ctx);
+    });
+}
+
+impl Triggers {
+    /// Arms the timer if there is none and somebody waits.
+    fn rearm(&mut self, ctx: Ctx<'_>) {
+        WAITING.store(self.waiting.len(), Relaxed);
+        let left = |trigger: &Trigger| trigger.timeout.saturating_sub(trigger.since.elapsed());
+        let Some(next) = self.waiting.iter().map(left).min() else {
+            return;
+        };
+        if self.timer.is_none() {
+            self.timer = arm(ctx, next.min(LATEST));
+        }
+    }
+
+    /// Looks soon.
+    fn hurry(&mut self, ctx: Ctx<'_>) {
+        if self.hurried {
+            return;
+        }
+        if let Some(timer) = self.timer.take() {
+            timer.stop(ctx);
+        }
+        let since = self.looked.map_or(SOON, |looked| looked.elapsed());
+        self.timer = arm(ctx, SOON.saturating_sub(since));
+        self.hurried = self.timer.is_some();
+    }
+}
+
+fn arm(ctx: Ctx<'_>, wait: Duration) -> Option<Timer> {
+    Timer::arm::<LookAtAll>(ctx, u64::try_from(wait.as_millis()).unwrap_or(0).max(1))
+}
+
+/// A list was changed: perhaps a worker took what somebody waits for.
+pub fn popped(ctx: Ctx<'_>, what: &Written<'_>) {
+    if count() == 0 || !matches!(what.event(), b"rpop" | b"lpop") {
+        return;
+    }
+    let (db, key) = (ctx.db(), what.key());
+    with(|triggers| {
+        let mut any = false;
+        for trigger in &mut triggers.waiting {
+            if trigger.progress.taken_ms.is_none() && trigger.db == db && trigger.key == key {
+                trigger.popped_ms = Some(now_ms());
+                trigger.progress.pops += 1;
+                any = true;
+            }
+        }
+        if any {
+            triggers.hurry(ctx);
+        }
+    });
+}
+
+/// A string was written: perhaps the result that somebody waits for. That is told
+/// by the id at the end of its key: it may lie in any database, behind any prefix.
+pub fn stored(ctx: Ctx<'_>, what: &Written<'_>) {
+    if count() == 0 {
+        return;
+    }
+    let key = what.key();
+    with(|triggers| {
+        let of = triggers
+            .waiting
+            .iter_mut()
+            .find(|trigger| key.ends_with(trigger.task_id.as_bytes()));
+        if let Some(trigger) = of
+            && is_result(key, &trigger.task_id)
+        {
+            trigger.result = Some((ctx.db(), key.to_vec(), now_ms()));
+            triggers.hurry(ctx);
+        }
+    });
+}
+
+/// Whether a key that ends in that id is its result: Celery's own name, or one that
+/// the operator has named.
+fn is_result(key: &[u8], task_id: &str) -> bool {
+    let head = key.len().saturating_sub(task_id.len());
+    key.get(..head)
+        .is_some_and(|head| head.ends_with(b"celery-task-meta-"))
+        || settings::with(|current| current.names.task_result(key)) == Some(true)
+}
+
+/// The database has been emptied, or with `None` all of them.
+pub fn flushed(db: Option<i32>) {
+    with(|triggers| {
+        for trigger in &mut triggers.waiting {
+            if trigger.progress.taken_ms.is_none() && db.is_none_or(|db| db == trigger.db) {
+                trigger.progress.lost =
+                    Some("the database was flushed while the message waited: it is gone");
+            }
+        }
+    });
+}
+
+/// Two databases have changed places.
+pub fn swapped(a: i32, b: i32) {
+    let other = |db: i32| match db {
+        db if db == a => b,
+        db if db == b => a,
+        db => db,
+    };
+    with(|triggers| {
+        for trigger in &mut triggers.waiting {
+            trigger.db = other(trigger.db);
+            trigger.route.db = u32::try_from(trigger.db).unwrap_or(0);
+            if let Some((db, ..)) = &mut trigger.result {
+                *db = other(*db);
+            }
+        }
+    });
+}
+
+/// Lets go of everything, before the library goes.
+///
+/// # Errors
+/// A client waits.
+pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
+    with(|triggers| {
+        if !triggers.waiting.is_empty() || !triggers.answers.is_empty() {
+            return Err(
+                "a client waits for HYGIENE.TRIGGER: let it end or CLIENT UNBLOCK it first"
+                    .to_owned(),
+            );
+        }
+        if let Some(timer) = triggers.timer.take() {
+            timer.stop(ctx);
+        }
+        Ok(())
+    })?;
+    *TRIGGERS.get_mut() = None;
+    WAITING.store(0, Relaxed);
+    // The server drops subscriptions with the module.
+    Ok(())
+}
+
+/// Answers clients that wait.
+pub struct Clients;
+
+impl Answers for Clients {
+    const LET_GO: &'static str =
+        "told to stop waiting; the message stays published and may still be taken";
+
+    fn take(id: u64) -> Option<Result<Reply, String>> {
+        with(|triggers| triggers.answers.remove(&id))
+    }
+
+    fn left(client: &Waiting) {
+        with(|triggers| {
+            for trigger in &mut triggers.waiting {
+                trigger.left |= trigger.client == *client;
+            }
+        });
+    }
+}
+
+/// One look at every message that somebody waits for.
+struct LookAtAll;
+
+impl Task for LookAtAll {
+    fn fire(ctx: Ctx<'_>) {
+        // Taken out meanwhile: what is called here may raise events.
+        let waiting = with(|triggers| {
+            triggers.timer = None;
+            triggers.hurried = false;
+            std::mem::take(&mut triggers.waiting)
+        });
+        let mut ended = Vec::new();
+        let mut still = Vec::new();
+        for mut trigger in waiting {
+            let end = guard(|| trigger.look(ctx))
+                .unwrap_or_else(|| Some(Err("internal fault, see the log".to_owned())));
+            match end {
+                Some(answer) => ended.push((trigger, answer)),
+                None => still.push(trigger),
+            }
+        }
+        with(|triggers| {
+            triggers.waiting.append(&mut still);
+            triggers.looked = Some(Instant::now());
+            triggers.rearm(ctx);
+        });
+        for (trigger, answer) in ended {
+            with(|triggers| triggers.answers.insert(trigger.id, answer));
+            trigger.client.done(trigger.id);
+        }
+    }
+}
