@@ -119,6 +119,18 @@ pub enum Source {
 }
 
 impl Source {
+    /// How much it says, as the source of an unknown state.
+    #[must_use]
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::BeatHeader => 4,
+            Self::ExpectedTask => 3,
+            Self::RedBeat => 2,
+            Self::LearnedRhythm => 1,
+            Self::None => 0,
+        }
+    }
+
     /// The words in the reply.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -180,6 +192,10 @@ pub struct QueuePart {
     pub per_priority: Vec<(u8, u64)>,
     /// Age of the oldest message, in ms.
     pub oldest_message_ms: Option<i64>,
+    /// Messages that came in per minute.
+    pub in_per_min: Option<u64>,
+    /// Messages that were taken out per minute.
+    pub out_per_min: Option<u64>,
     /// Whether somebody reads it.
     pub consumed: Option<bool>,
     /// Named in `hygiene.maintenance-queues`.
@@ -237,6 +253,63 @@ pub struct RedBeatPart {
     pub without_definition: u64,
 }
 
+/// What was learnt by watching messages pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Since when without a break (Unix ms); `None`: nobody watches.
+    pub since_ms: Option<i64>,
+    /// Who sends, the newest first.
+    pub origins: Vec<Origin>,
+    /// What each sends, periodic lines first.
+    pub rhythms: Vec<Pace>,
+}
+
+/// One process that sends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Header `origin`.
+    pub name: String,
+    /// First and newest publish (Unix ms).
+    pub first_ms: i64,
+    /// Newest publish (Unix ms).
+    pub last_ms: i64,
+    /// Publishes.
+    pub count: u64,
+    /// Taken for a beat.
+    pub beat: bool,
+}
+
+/// What one process sends of one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Header `task`.
+    pub task: String,
+    /// Header `periodic_task_name`; empty if absent.
+    pub entry: String,
+    /// Logical database.
+    pub db: u32,
+    /// The queue's first list.
+    pub queue: Vec<u8>,
+    /// Header `origin`.
+    pub origin: String,
+    /// First and newest publish (Unix ms).
+    pub first_ms: i64,
+    /// Newest publish (Unix ms).
+    pub last_ms: i64,
+    /// Publishes.
+    pub count: u64,
+    /// The usual gap in ms, and the longest.
+    pub interval_ms: Option<i64>,
+    /// The longest gap, in ms.
+    pub longest_ms: Option<i64>,
+    /// `even`, `clock` (a crontab), or `none`.
+    pub rhythm: &'static str,
+    /// Carries beat's mark.
+    pub marked: bool,
+    /// Taken for a beat's.
+    pub beat: bool,
+}
+
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
@@ -256,6 +329,8 @@ pub struct Assessment {
     pub unacked: UnackedPart,
     /// `None` if RedBeat is not used.
     pub redbeat: Option<RedBeatPart>,
+    /// What was learnt by watching.
+    pub watch: Watch,
     /// Everything found, worst first.
     pub findings: Vec<Finding>,
     /// What was seen, a sentence each: the ground the answer stands on.

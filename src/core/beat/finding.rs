@@ -39,10 +39,16 @@ pub enum Code {
     UnackedStuck,
     /// Beat does not publish any more.
     BeatSilent,
+    /// Beats come and go; what has a long interval is never sent.
+    BeatFlapping,
+    /// Two beats publish the same.
+    BeatDuplicate,
     /// The newest run of a periodic task failed.
     TasksFailing,
     /// Something is overdue, not yet for long.
     BeatLate,
+    /// Nobody publishes a task that the operator expects.
+    ExpectedTaskMissing,
     /// A scheduled entry is long overdue though beat is alive.
     EntryOverdue,
     /// Periodic messages pile up; whether somebody reads them is not known.
@@ -59,6 +65,8 @@ pub enum Code {
     UnackedWithoutIndex,
     /// Messages lie in a queue nobody reads; nothing periodic is among them.
     QueueUnread,
+    /// Beat goes on without a task that it used to publish.
+    TaskOverdue,
     /// The same task id was delivered more than once.
     DuplicateDeliveries,
     /// Stored times lie in the future.
@@ -74,8 +82,11 @@ impl Code {
             Self::QueueNotConsumed => "queue_not_consumed",
             Self::UnackedStuck => "unacked_stuck",
             Self::BeatSilent => "beat_silent",
+            Self::BeatFlapping => "beat_flapping",
+            Self::BeatDuplicate => "beat_duplicate",
             Self::TasksFailing => "tasks_failing",
             Self::BeatLate => "beat_late",
+            Self::ExpectedTaskMissing => "expected_task_missing",
             Self::EntryOverdue => "entry_overdue",
             Self::QueueBacklog => "queue_backlog",
             Self::NoWorkerSeen => "no_worker_seen",
@@ -84,6 +95,7 @@ impl Code {
             Self::LockWithoutTtl => "lock_without_ttl",
             Self::UnackedWithoutIndex => "unacked_without_index",
             Self::QueueUnread => "queue_unread",
+            Self::TaskOverdue => "task_overdue",
             Self::DuplicateDeliveries => "duplicate_deliveries",
             Self::ClockSkew => "clock_skew",
         }
@@ -98,6 +110,8 @@ impl Code {
             Self::QueueNotConsumed => Some(Verdict::QueueNotConsumed),
             Self::UnackedStuck => Some(Verdict::UnackedStuck),
             Self::BeatSilent => Some(Verdict::BeatSilent),
+            Self::BeatFlapping => Some(Verdict::BeatFlapping),
+            Self::BeatDuplicate => Some(Verdict::BeatDuplicate),
             Self::TasksFailing => Some(Verdict::TasksFailing),
             _ => None,
         }
@@ -110,8 +124,9 @@ impl Code {
             Self::WorkersAbsent
             | Self::QueueNotConsumed
             | Self::UnackedStuck
-            | Self::BeatSilent => Severity::Critical,
-            Self::DuplicateDeliveries | Self::ClockSkew => Severity::Info,
+            | Self::BeatSilent
+            | Self::BeatFlapping => Severity::Critical,
+            Self::TaskOverdue | Self::DuplicateDeliveries | Self::ClockSkew => Severity::Info,
             _ => Severity::Warning,
         }
     }
@@ -122,7 +137,11 @@ impl Code {
     pub const fn is_doubt(self) -> bool {
         matches!(
             self,
-            Self::BeatLate | Self::EntryOverdue | Self::QueueBacklog | Self::NoWorkerSeen
+            Self::BeatLate
+                | Self::ExpectedTaskMissing
+                | Self::EntryOverdue
+                | Self::QueueBacklog
+                | Self::NoWorkerSeen
         )
     }
 }

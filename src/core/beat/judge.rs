@@ -6,16 +6,17 @@ use super::evidence::Evidence;
 use super::finding::{Code, Finding, Severity};
 use super::known::Known;
 use super::words::{counted, name, span};
-use super::{publisher, queues, redbeat, tasks, unacked};
+use super::{beats, publisher, queues, redbeat, tasks, unacked, watch};
 
 /// What the evidence adds up to at `now_ms` (Unix ms, the server's clock).
 #[must_use]
 pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
-    let known = Known::new(evidence, now_ms);
-    let beat = publisher::judge(evidence, &known);
+    let beats = beats::beats(evidence, now_ms);
+    let known = Known::new(evidence, &beats, now_ms);
+    let beat = publisher::judge(evidence, &beats, &known);
     let (queue_parts, queue_findings) = queues::queues(evidence, &known);
     let (unacked_part, unacked_findings) = unacked::unacked(evidence, &known);
-    let (task_parts, task_findings) = tasks::tasks(evidence, &known);
+    let (task_parts, task_findings) = tasks::tasks(evidence, &beats, &known);
 
     let mut findings = beat.findings;
     findings.extend(queues::workers(evidence, &known, &queue_parts));
@@ -45,6 +46,7 @@ pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
         },
         unacked: unacked_part,
         redbeat: redbeat::part(evidence, &known),
+        watch: watch::part(evidence, &beats),
         findings,
         evidence: seen,
     }
@@ -83,6 +85,9 @@ fn conclude(
         (Source::None, _) if !evidence.expected.is_empty() => {
 "nothing that beat leaves was seen: no message and no recent result of the tasks in hygiene.expected-tasks lies here; where workers keep up messages are gone at once, and results name their task only with result_extended".to_owned()
         }
+        (Source::None, _) if evidence.celery_seen && evidence.heard.since_ms.is_some() => {
+            "Celery uses this server, and no message seen so far bears beat's mark or came often enough to show a rhythm: name beat's tasks in hygiene.expected-tasks".to_owned()
+        }
         (Source::None, _) if evidence.celery_seen => {
             "Celery uses this server, but nothing that beat leaves was seen: stock beat stores no key, so name its tasks in hygiene.expected-tasks".to_owned()
         }
@@ -94,7 +99,8 @@ fn conclude(
 }
 
 /// The same periodic task from two origins within one interval. Beat's restart
-/// looks the same once, so without history this is told and not judged.
+/// looks the same once, so of messages that lie there this is told and not
+/// judged; that takes turns, which only watching shows.
 fn two_origins(evidence: &Evidence, known: &Known) -> Option<String> {
     let timed = || {
         evidence

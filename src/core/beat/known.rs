@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::beats::Beat;
 use super::evidence::{Entry, Evidence, Place, Queue, Sighting};
 
 /// A stored time this far ahead of the server's clock is taken for the
@@ -9,7 +10,7 @@ use super::evidence::{Entry, Evidence, Place, Queue, Sighting};
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 
 /// Slack on top of two intervals before something counts as missing.
-const SLACK_MS: i64 = 5_000;
+pub const SLACK_MS: i64 = 5_000;
 
 /// How long beat sleeps at most: `beat_max_loop_interval`, 300 s by default
 /// (celery/beat.py `DEFAULT_MAX_INTERVAL`, also RedBeat's).
@@ -26,9 +27,9 @@ pub struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    /// Periodic are: what the operator expects, what RedBeat will run, and what
-    /// carries beat's marks.
-    pub fn new(evidence: &'a Evidence, now_ms: i64) -> Self {
+    /// Periodic are: what the operator expects, what RedBeat will run, what
+    /// carries beat's marks, and what was heard to come in a rhythm.
+    pub fn new(evidence: &'a Evidence, beats: &[Beat<'a>], now_ms: i64) -> Self {
         let mut tasks: BTreeMap<&str, Option<i64>> = BTreeMap::new();
         for sighting in evidence.sightings.iter().filter(|s| s.beat_marked) {
             tasks.entry(&sighting.task).or_default();
@@ -38,6 +39,15 @@ impl<'a> Known<'a> {
                 let known = tasks.entry(&entry.task).or_default();
                 *known = shorter(*known, positive(entry.interval_ms));
             }
+        }
+        let mut learnt: BTreeMap<&str, Option<i64>> = BTreeMap::new();
+        for kept in beats.iter().flat_map(|beat| &beat.lines) {
+            let known = learnt.entry(&kept.line.task).or_default();
+            *known = shorter(*known, kept.interval_ms);
+        }
+        for (task, interval) in learnt {
+            let known = tasks.entry(task).or_default();
+            *known = known.or(interval);
         }
         // The operator's word comes last: it beats what was stored.
         for expected in &evidence.expected {

@@ -8,6 +8,7 @@
 //! and what is inferred is never told as certain.
 
 mod assessment;
+mod beats;
 mod clients;
 mod doctor;
 mod evidence;
@@ -21,16 +22,19 @@ mod reply;
 mod tasks;
 mod traffic;
 mod unacked;
+mod watch;
 mod words;
 
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod shape;
+#[cfg(test)]
+mod streams;
 
 pub use assessment::{
-    Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, State, Task, UnackedPart,
-    Verdict, WorkersPart,
+    Assessment, Certainty, Origin, Pace, Publisher, QueuePart, RedBeatPart, Source, State, Task,
+    UnackedPart, Verdict, Watch, WorkersPart,
 };
 pub use clients::crowds;
 pub use doctor::doctor;

@@ -11,14 +11,21 @@
 //! - A message of beat's with a known publish time: a beat was there then.
 //! - A result: somebody published it some time before. A backlog worked off
 //!   after beat's death looks the same, so it is never proof.
+//!
+//! Whoever watches the queues hears beat speak (`beats`), and hears its silence.
+//! Where beat was never heard, its silence says nothing: a task that the
+//! operator expects and nobody sends is a finding and leaves the verdict
+//! `unknown`, for beat may use another server.
 
 use std::collections::BTreeSet;
 
 use super::assessment::{Certainty, Publisher, Source, State};
+use super::beats::{Beat, Kept};
 use super::evidence::Evidence;
 use super::finding::{Code, Finding};
 use super::known::{Known, MAX_SLEEP_MS};
 use super::redbeat::{Schedule, remarks};
+use super::traffic::Line;
 use super::words::{counted, name, span};
 
 /// What was concluded about beat.
@@ -39,20 +46,31 @@ struct Sign {
     text: String,
 }
 
-/// Whether beat publishes, from everything that lies there.
-pub fn judge(evidence: &Evidence, known: &Known) -> View {
+/// A beat that does not do what it should.
+struct Trouble {
+    state: State,
+    certainty: Certainty,
+    source: Source,
+    seen_ms: Option<i64>,
+    text: String,
+}
+
+/// Whether beat publishes, from everything that lies there and was heard.
+pub fn judge(evidence: &Evidence, beats: &[Beat<'_>], known: &Known) -> View {
     let mut view = View::default();
     let mut signs: Vec<Sign> = Vec::new();
-    let published = messages(evidence, known, &mut signs, &mut view);
+    let mut troubles: Vec<Trouble> = Vec::new();
+    let heard = heard(beats, &mut signs, &mut troubles, &mut view);
+    let published = messages(evidence, known, &mut signs, &mut view).max(heard);
     finished(evidence, known, &mut signs);
+    missing(evidence, known, &mut view.findings);
 
-    let mut broken: Option<Schedule> = None;
     for redbeat in &evidence.redbeat {
-        let schedule = Schedule::read(redbeat, known);
+        let schedule = Schedule::read(redbeat, &evidence.heard, known);
         view.evidence.push(schedule.text.clone());
         view.findings.extend(schedule.left_entry());
         view.publisher.last_seen_ms = view.publisher.last_seen_ms.max(schedule.seen_ms);
-        if view.publisher.source == Source::None {
+        if Source::RedBeat.rank() > view.publisher.source.rank() {
             view.publisher.source = Source::RedBeat;
         }
         // Messages published after this schedule stood still come from a beat
@@ -74,13 +92,13 @@ pub fn judge(evidence: &Evidence, known: &Known) -> View {
             }),
             State::Silent | State::Late => {
                 view.findings.push(schedule.finding(redbeat));
-                let worse = broken.as_ref().is_none_or(|b| {
-                    (b.state == State::Late && schedule.state == State::Silent)
-                        || (b.state == schedule.state && b.certainty < schedule.certainty)
+                troubles.push(Trouble {
+                    state: schedule.state,
+                    certainty: schedule.certainty,
+                    source: Source::RedBeat,
+                    seen_ms: schedule.seen_ms,
+                    text: schedule.text,
                 });
-                if worse {
-                    broken = Some(schedule);
-                }
             }
             State::Alive => {
                 signs.push(Sign {
@@ -98,12 +116,17 @@ pub fn judge(evidence: &Evidence, known: &Known) -> View {
     let best = signs
         .into_iter()
         .max_by_key(|sign| (sign.certainty, sign.seen_ms));
-    if let Some(schedule) = broken {
-        view.publisher.state = schedule.state;
-        view.publisher.certainty = schedule.certainty;
-        view.publisher.source = Source::RedBeat;
-        view.publisher.last_seen_ms = schedule.seen_ms;
-        view.ground = schedule.text;
+    // Of two alike the first: what was heard is newer than what lies there.
+    let worst = troubles
+        .into_iter()
+        .rev()
+        .max_by_key(|t| (weight(t.state), t.certainty));
+    if let Some(trouble) = worst {
+        view.publisher.state = trouble.state;
+        view.publisher.certainty = trouble.certainty;
+        view.publisher.source = trouble.source;
+        view.publisher.last_seen_ms = trouble.seen_ms;
+        view.ground = trouble.text;
     } else if let Some(sign) = best {
         view.publisher.state = State::Alive;
         view.publisher.certainty = sign.certainty;
@@ -111,6 +134,162 @@ pub fn judge(evidence: &Evidence, known: &Known) -> View {
         view.ground = sign.text;
     }
     view
+}
+
+const fn weight(state: State) -> u8 {
+    match state {
+        State::Silent => 4,
+        State::Flapping => 3,
+        State::Duplicate => 2,
+        State::Late => 1,
+        State::Alive | State::Unknown => 0,
+    }
+}
+
+/// What was heard of each beat. Returns when one spoke last.
+fn heard(
+    beats: &[Beat<'_>],
+    signs: &mut Vec<Sign>,
+    troubles: &mut Vec<Trouble>,
+    view: &mut View,
+) -> Option<i64> {
+    for beat in beats {
+        view.evidence.push(beat.text.clone());
+        view.findings.extend(finding(beat));
+        if !matches!(beat.state, State::Silent | State::Late) {
+            view.findings
+                .extend(beat.lines.iter().filter(|k| k.left).map(left));
+        }
+        if beat.source.rank() > view.publisher.source.rank() {
+            view.publisher.source = beat.source;
+        }
+        let (certainty, source) = (beat.certainty, beat.source);
+        match beat.state {
+            State::Unknown => {}
+            State::Alive => signs.push(Sign {
+                certainty,
+                source,
+                seen_ms: beat.last_ms,
+                text: beat.text.clone(),
+            }),
+            state => troubles.push(Trouble {
+                state,
+                certainty,
+                source,
+                seen_ms: Some(beat.last_ms),
+                text: beat.text.clone(),
+            }),
+        }
+    }
+    view.publisher.last_seen_ms = beats.iter().map(|beat| beat.last_ms).max();
+    let mut origins: Vec<String> = Vec::new();
+    for origin in beats.iter().flat_map(|beat| &beat.origins) {
+        if !origins.iter().any(|known| known == origin) {
+            origins.push((*origin).to_owned());
+        }
+    }
+    view.publisher.origins = origins;
+    view.publisher.last_seen_ms
+}
+
+fn finding(beat: &Beat<'_>) -> Option<Finding> {
+    let proven = beat.certainty == Certainty::Proven;
+    let (code, head, advice) = match beat.state {
+        State::Silent if proven => (
+            Code::BeatSilent,
+            "beat is silent",
+            "look at the beat process and restart it",
+        ),
+        State::Silent => (
+            Code::BeatSilent,
+            "beat is likely silent",
+            "look at the beat process and restart it; if it is none, name beat's own tasks in hygiene.expected-tasks",
+        ),
+        State::Late if proven => (Code::BeatLate, "beat is late", "look again in a moment"),
+        State::Late => (
+            Code::BeatLate,
+            "beat is likely late",
+            "look again in a moment",
+        ),
+        State::Duplicate if proven => (
+            Code::BeatDuplicate,
+            "two beats run",
+            "stop one of them: each task is sent twice",
+        ),
+        State::Duplicate => (
+            Code::BeatDuplicate,
+            "two beats likely run",
+            "stop one of them: each task is sent twice",
+        ),
+        State::Flapping if proven => (
+            Code::BeatFlapping,
+            "beat keeps dying",
+            "read the beat process's log for why it ends",
+        ),
+        State::Flapping => (
+            Code::BeatFlapping,
+            "beat likely keeps dying",
+            "read the beat process's log for why it ends",
+        ),
+        State::Alive | State::Unknown => return None,
+    };
+    Some(Finding {
+        code,
+        detail: format!("{head}: {}", beat.text),
+        advice: advice.to_owned(),
+    })
+}
+
+/// A task that its beat does not send any more.
+fn left(kept: &Kept<'_>) -> Finding {
+    let expected = kept.source == Source::ExpectedTask;
+    Finding {
+        code: if expected {
+            Code::ExpectedTaskMissing
+        } else {
+            Code::TaskOverdue
+        },
+        detail: format!(
+            "beat goes on but does not send {} any more, which came every {} before",
+            name(kept.line.task.as_bytes()),
+            span(kept.interval_ms.unwrap_or(0))
+        ),
+        advice: "see whether the task was taken out of beat's schedule, or disabled".to_owned(),
+    }
+}
+
+/// Tasks that are expected, were never heard, and should have been by now.
+fn missing(evidence: &Evidence, known: &Known, findings: &mut Vec<Finding>) {
+    let Some(since) = evidence.heard.since_ms.filter(|_| evidence.celery_seen) else {
+        return;
+    };
+    for expected in &evidence.expected {
+        let task = expected.task.as_str();
+        let heard = |line: &Line| line.task == task && !line.voices.is_empty();
+        let ran = evidence.results.iter().filter(|r| r.task == task);
+        let ran = ran.filter_map(|r| known.past(r.finished_at_ms));
+        let recent = |at: i64| known.within_two(at, expected.interval_ms);
+        let entries = evidence.redbeat.iter().flat_map(|r| &r.entries);
+        if expected.interval_ms <= 0
+            || recent(since)
+            || evidence.heard.lines.iter().any(heard)
+            || ran.into_iter().any(recent)
+            || evidence.sightings.iter().any(|s| s.task == task)
+            || entries.into_iter().any(|entry| entry.task == task)
+        {
+            continue;
+        }
+        findings.push(Finding {
+            code: Code::ExpectedTaskMissing,
+            detail: format!(
+                "{} is expected every {} and nobody has sent it in {} of watching, nor is it known from before: beat was never started, or this task is not in its schedule",
+                name(task.as_bytes()),
+                span(expected.interval_ms),
+                span(known.age(since))
+            ),
+            advice: "start beat, or add the task to its schedule".to_owned(),
+        });
+    }
 }
 
 /// Beat's messages in queues and `unacked`. Returns the newest known publish
@@ -135,7 +314,7 @@ fn messages(
         if !sighting.origin.is_empty() {
             origins.insert(sighting.origin.clone());
         }
-        if view.publisher.source != Source::BeatHeader {
+        if source.rank() > view.publisher.source.rank() {
             view.publisher.source = source;
         }
         let found = format!(
@@ -165,8 +344,12 @@ fn messages(
             });
         }
     }
-    view.publisher.last_seen_ms = newest;
-    view.publisher.origins = origins.into_iter().collect();
+    view.publisher.last_seen_ms = view.publisher.last_seen_ms.max(newest);
+    for origin in origins {
+        if !view.publisher.origins.contains(&origin) {
+            view.publisher.origins.push(origin);
+        }
+    }
     newest
 }
 

@@ -3,19 +3,106 @@
 use std::collections::BTreeSet;
 
 use super::assessment::QueuePart;
-use super::evidence::{Evidence, Queue};
+use super::evidence::{Evidence, Queue, Unacked};
 use super::finding::{Code, Finding};
 use super::known::{Known, PILE, sampled};
+use super::traffic::Movement;
 use super::words::{counted, listed, name, span};
 
 /// A message taken this lately was taken by a worker that runs, or did so a
 /// moment ago.
 const TAKEN_LATELY_MS: i64 = 300_000;
 
+/// A pop this lately was made by somebody who is there, whatever shows of him.
+const POPPED_NOW_MS: i64 = 10_000;
+
+/// Who popped within this time reads the queue, though it may be too much for him.
+const POPPED_LATELY_MS: i64 = 60_000;
+
+/// A message that waits for longer than this was not taken by a waiting consumer.
+const TAKEN_AT_ONCE_MS: i64 = 5_000;
+
+/// Work stands still where nothing is popped for so long, and for so many of the
+/// intervals of what piles up. A worker can be busy for long, but then its queue
+/// does not keep up either.
+const STANDSTILL_MS: i64 = 60_000;
+const STANDSTILL_INTERVALS: i64 = 5;
+
+/// A watch younger than this says nothing of a queue in which nothing moved.
+const YOUNG_WATCH_MS: i64 = 60_000;
+
 /// Whether nobody is there to work: no consumer of any kind, and no message
 /// taken lately by one that does not show.
 pub fn no_worker(evidence: &Evidence, known: &Known) -> bool {
-    evidence.workers.consumers() == Some(0) && !invisible(evidence, known, None)
+    evidence.workers.consumers() == Some(0)
+        && !invisible(evidence, known, None)
+        && !popped(evidence, None).any(|at| known.age(at) <= POPPED_NOW_MS)
+}
+
+/// The newest pop of each queue of a database, or of all.
+fn popped(evidence: &Evidence, db: Option<u32>) -> impl Iterator<Item = i64> + '_ {
+    let flows = evidence.heard.flows.iter();
+    flows
+        .filter(move |flow| db.is_none_or(|db| db == flow.db))
+        .filter_map(|flow| flow.last_out_ms)
+}
+
+/// What was seen to move in this queue.
+fn movement<'a>(evidence: &'a Evidence, queue: &Queue) -> Option<&'a Movement> {
+    let mut flows = evidence.heard.flows.iter();
+    flows.find(|flow| flow.db == queue.db && flow.queue == queue.name)
+}
+
+/// How long nothing was popped from this queue though messages came; `None` if
+/// something was, or nobody watched.
+fn standstill(evidence: &Evidence, known: &Known, queue: &Queue) -> Option<i64> {
+    let flow = movement(evidence, queue)?;
+    flow.waiting_since_ms.map(|at| known.age(at))
+}
+
+/// Whether messages are seen to be taken from this queue.
+fn is_read(evidence: &Evidence, known: &Known, queue: &Queue, all_idle: bool) -> bool {
+    let Some(flow) = movement(evidence, queue) else {
+        return false;
+    };
+    let Some(popped) = flow.last_out_ms.map(|at| known.age(at)) else {
+        return false;
+    };
+    let waits = flow.waiting_since_ms.map_or(0, |at| known.age(at));
+    let at_once = waits <= TAKEN_AT_ONCE_MS;
+    // While all wait, what is not taken at once is not read.
+    (popped <= POPPED_LATELY_MS && (at_once || !all_idle)) || (popped <= TAKEN_LATELY_MS && at_once)
+}
+
+/// How long work stands still in this queue, if for too long: its messages pile
+/// up, and nobody took one.
+fn stands_still(evidence: &Evidence, known: &Known, queue: &Queue, task: &str) -> Option<i64> {
+    let least = known
+        .interval(task)
+        .unwrap_or(0)
+        .saturating_mul(STANDSTILL_INTERVALS);
+    standstill(evidence, known, queue).filter(|ms| *ms > least.max(STANDSTILL_MS))
+}
+
+/// Whether workers took messages of a broker's queues and then stood still: when,
+/// as far as it is known.
+pub fn frozen(evidence: &Evidence, known: &Known, db: u32, taken_ms: i64) -> Option<i64> {
+    let ended = evidence.heard.lines.iter().filter(|line| line.db == db);
+    let ended = ended
+        .filter_map(|line| line.end.as_ref())
+        .map(|end| end.at_ms);
+    let newest = ended.chain(popped(evidence, Some(db))).max();
+    let mut queues = evidence
+        .queues
+        .iter()
+        .filter(|q| q.db == db && q.length > 0);
+    let piles = queues.any(|queue| {
+        let pile = known.pile(evidence, queue);
+        pile.is_some_and(|(task, _)| stands_still(evidence, known, queue, task).is_some())
+    });
+    // What was taken last must itself be old, and nothing may have ended since.
+    let still = newest.unwrap_or(0).max(taken_ms);
+    (piles && known.age(still) > STANDSTILL_MS).then_some(still)
 }
 
 /// Whether workers that no connection shows took messages lately, in one
@@ -85,6 +172,19 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
         .iter()
         .map(|queue| {
             let (consumed, finding) = queue_read(evidence, known, queue);
+            let rates = movement(evidence, queue).and_then(|flow| flow.per_minute);
+            // A queue that nothing came to while watched moves at zero.
+            let quiet = || {
+                evidence
+                    .heard
+                    .since_ms
+                    .filter(|at| known.age(*at) >= YOUNG_WATCH_MS)
+            };
+            let rates = rates.or_else(|| {
+                quiet()
+                    .filter(|_| movement(evidence, queue).is_none())
+                    .map(|_| (0, 0))
+            });
             let part = QueuePart {
                 name: queue.name.clone(),
                 prefix: queue.prefix,
@@ -92,6 +192,8 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
                 length: queue.length,
                 per_priority: queue.per_priority.clone(),
                 oldest_message_ms: oldest(queue, known),
+                in_per_min: rates.map(|rates| rates.0),
+                out_per_min: rates.map(|rates| rates.1),
                 consumed,
                 maintenance: queue.maintenance,
             };
@@ -114,20 +216,25 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
 /// Redis hands a message to a consumer blocked in BRPOP the moment it arrives,
 /// so a consumer that stays blocked while a queue is not empty does not read
 /// that queue. If that holds for all of the queue's database, nobody does.
+/// Where pops were seen, they say more than connections do.
 fn queue_read(
     evidence: &Evidence,
     known: &Known,
     queue: &Queue,
 ) -> (Option<bool>, Option<Finding>) {
+    let crowd = evidence.workers.on(queue.db);
+    let all_idle = crowd.is_some_and(|c| c.live() > 0 && c.blocked >= c.consumers);
+    let gone = no_worker(evidence, known);
+    if !gone && is_read(evidence, known, queue, all_idle) {
+        return (Some(true), None);
+    }
     if queue.length == 0 {
         return (None, None);
     }
-    if no_worker(evidence, known) {
+    if gone {
         return (Some(false), None);
     }
-    let crowd = evidence.workers.on(queue.db);
     let idle = crowd.map_or(0, |crowd| crowd.blocked);
-    let all_idle = crowd.is_some_and(|c| c.live() > 0 && c.blocked >= c.consumers);
     let elsewhere = crowd.is_some_and(|c| c.consumers == 0)
         && evidence.workers.consumers().is_some_and(|n| n > 0)
         && !invisible(evidence, known, Some(queue.db));
@@ -149,6 +256,21 @@ fn queue_read(
         Some((task, n)) if workers_unknown => {
             format!(
                 "it seems that nobody reads it: at least {n} are of the periodic task {}",
+                name(task.as_bytes())
+            )
+        }
+        Some((task, n)) if stands_still(evidence, known, queue, task).is_some() => {
+            if evidence
+                .unacked
+                .iter()
+                .any(|u| stuck_there(evidence, known, queue, u))
+            {
+                // Told of what they took.
+                return (Some(false), None);
+            }
+            format!(
+                "nobody took one for {}, though workers are connected: they do not read it, are frozen, or work on something long; at least {n} are of the periodic task {}",
+                span(standstill(evidence, known, queue).unwrap_or(0)),
                 name(task.as_bytes())
             )
         }
@@ -186,6 +308,14 @@ fn queue_read(
         ),
     };
     (Some(false), Some(finding))
+}
+
+/// Whether what is in `unacked` tells why this queue is not read.
+fn stuck_there(evidence: &Evidence, known: &Known, queue: &Queue, unacked: &Unacked) -> bool {
+    let taken = unacked.oldest_delivered_at_ms;
+    unacked.db == queue.db
+        && unacked.count > 0
+        && taken.is_some_and(|at| frozen(evidence, known, queue.db, at).is_some())
 }
 
 fn holds(queue: &Queue) -> String {

@@ -4,12 +4,86 @@ use super::assessment::{Certainty, RedBeatPart, State};
 use super::evidence::{Entry, Evidence, Hold, RedBeat};
 use super::finding::{Code, Finding};
 use super::known::{Known, MAX_SLEEP_MS, is_scheduled};
+use super::traffic::Heard;
 use super::unacked::worse;
 use super::words::{counted, name, span};
 
 /// RedBeat's `redbeat_lock_timeout` by default: five times the longest sleep
-/// (redbeat/schedulers.py). It is stored nowhere.
+/// (redbeat/schedulers.py). It is stored nowhere; whoever watches learns it.
 const LOCK_TIMEOUT_MS: i64 = 1_500_000;
+
+/// What is known of a lock beyond its TTL now.
+#[derive(Clone, Copy)]
+struct Lock {
+    hold: Hold,
+    /// `redbeat_lock_timeout`, the default where it was not learnt.
+    timeout_ms: i64,
+    /// The newest renewal that was heard.
+    renewed_ms: Option<i64>,
+    /// Since when renewals are heard.
+    since_ms: i64,
+}
+
+impl Lock {
+    fn of(redbeat: &RedBeat, heard: &Heard, known: &Known) -> Self {
+        let mut own = heard.ticks.iter();
+        let own = own.find(|t| t.db == redbeat.db && t.lock_key == redbeat.lock_key);
+        let learnt = own.map_or(LOCK_TIMEOUT_MS, |tick| tick.timeout_ms);
+        Self {
+            hold: redbeat.lock,
+            timeout_ms: match redbeat.lock {
+                // The default is exceeded by a lock that was never heard, too.
+                Hold::Ttl(ttl) if own.is_some() => learnt.max(ttl),
+                _ => learnt,
+            },
+            renewed_ms: own.and_then(|tick| known.past(tick.last_ms)),
+            since_ms: heard.since_ms.unwrap_or(i64::MAX),
+        }
+    }
+
+    /// How long its beat sleeps at most. One that lives longer than the default
+    /// betrays a longer sleep; a shorter one must be renewed before it ends.
+    fn longest_sleep(&self) -> i64 {
+        match self.hold {
+            Hold::Ttl(ttl) if ttl > LOCK_TIMEOUT_MS => ttl / 5,
+            _ => MAX_SLEEP_MS.min(self.timeout_ms),
+        }
+    }
+
+    /// When it was renewed at the latest, as its TTL shows.
+    fn seen_ms(&self, known: &Known) -> Option<i64> {
+        let Hold::Ttl(ttl) = self.hold else {
+            return None;
+        };
+        let ago = self.timeout_ms.saturating_sub(ttl).max(0);
+        Some(known.now_ms.saturating_sub(ago).min(known.now_ms))
+    }
+
+    /// Whether a renewal would have been heard since, and none was.
+    fn is_quiet_since(&self, at_ms: i64) -> bool {
+        let renewed = self
+            .renewed_ms
+            .is_some_and(|t| t <= at_ms.saturating_add(TICK_MS));
+        self.since_ms <= at_ms && renewed
+    }
+
+    /// Whether nobody renewed it for so long that nobody runs who did.
+    fn is_left(&self, known: &Known) -> bool {
+        self.renewed_ms
+            .max(self.seen_ms(known))
+            .is_some_and(|renewed| {
+                let quiet = known.age(renewed.max(self.since_ms.min(known.now_ms)));
+                let patience = self
+                    .longest_sleep()
+                    .saturating_mul(2)
+                    .saturating_add(SLACK_MS);
+                self.renewed_ms.is_some() && quiet > patience
+            })
+    }
+}
+
+/// A beat that wakes for an entry renews its lock within this time.
+const TICK_MS: i64 = 1_000;
 
 /// What one RedBeat prefix says.
 pub struct Schedule<'a> {
@@ -24,23 +98,15 @@ pub struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    pub fn read(redbeat: &'a RedBeat, known: &'a Known) -> Self {
-        let sleep = longest_sleep(redbeat);
+    pub fn read(redbeat: &'a RedBeat, heard: &'a Heard, known: &'a Known) -> Self {
+        let lock = Lock::of(redbeat, heard, known);
         let last_run = redbeat
             .entries
             .iter()
             .filter_map(|e| e.last_run_at_ms.and_then(|t| known.past(t)))
             .max();
-        let lock_seen = match redbeat.lock {
-            Hold::Ttl(ttl) => Some(
-                known
-                    .now_ms
-                    .saturating_sub(LOCK_TIMEOUT_MS.saturating_sub(ttl).max(0))
-                    .min(known.now_ms),
-            ),
-            Hold::Absent | Hold::NoTtl => None,
-        };
-        let (left, overdue): (Vec<_>, Vec<_>) = overdue_entries(redbeat, known)
+        let lock_seen = lock.seen_ms(known).max(lock.renewed_ms);
+        let (left, overdue): (Vec<_>, Vec<_>) = overdue_entries(redbeat, heard, known)
             // It ran something long after this one fell due: it ticked then.
             .partition(|late| last_run.is_some_and(|ran| ran > late.moved_by()));
         let overdue = overdue.into_iter().max_by_key(|late| late.times(known));
@@ -52,40 +118,40 @@ impl<'a> Schedule<'a> {
             left: left.first().map(|late| late.entry),
             text: String::new(),
         };
-        let lock = lock_words(redbeat);
+        let words = lock_words(redbeat, lock, known);
         match overdue {
             Some(late) => {
-                schedule.judge_overdue(known.age(late.due_ms), late.patience_ms, redbeat.lock);
+                schedule.judge_overdue(known.age(late.due_ms), late.patience_ms, lock);
                 schedule.text = format!(
-                    "RedBeat entry {} was due {} ago, a running beat moves it within {}, and {lock}",
+                    "RedBeat entry {} was due {} ago, a running beat moves it within {}, and {words}",
                     name(late.entry.name.as_bytes()),
                     span(known.age(late.due_ms)),
                     span(late.patience_ms)
                 );
             }
             None => {
-                schedule.judge_ticking(redbeat, last_run, sleep, known);
+                schedule.judge_ticking(redbeat, last_run, lock, known);
                 schedule.text = match last_run {
                     Some(ran) => {
                         format!(
-                            "RedBeat last ran an entry {} ago, {lock}",
+                            "RedBeat last ran an entry {} ago, {words}",
                             span(known.age(ran))
                         )
                     }
-                    None => format!("RedBeat: {lock}"),
+                    None => format!("RedBeat: {words}"),
                 };
             }
         }
         schedule
     }
 
-    /// Silent after twice the patience. Only when even a lock of the default
-    /// time-out would be gone, and is, no retuned beat explains it.
-    fn judge_overdue(&mut self, by: i64, patience: i64, lock: Hold) {
-        let locked = matches!(lock, Hold::Ttl(_));
+    /// Silent after twice the patience. Only when its lock would be gone, and is,
+    /// no retuned beat explains it.
+    fn judge_overdue(&mut self, by: i64, patience: i64, lock: Lock) {
+        let locked = matches!(lock.hold, Hold::Ttl(_));
         (self.state, self.certainty) = if by <= patience.saturating_mul(2) {
             (State::Late, Certainty::Inferred)
-        } else if by > LOCK_TIMEOUT_MS && !locked {
+        } else if by > lock.timeout_ms && !locked {
             (State::Silent, Certainty::Proven)
         } else {
             (State::Silent, Certainty::Inferred)
@@ -96,9 +162,10 @@ impl<'a> Schedule<'a> {
         &mut self,
         redbeat: &RedBeat,
         last_run: Option<i64>,
-        sleep: i64,
+        lock: Lock,
         known: &Known,
     ) {
+        let sleep = lock.longest_sleep();
         let fresh = last_run.is_some_and(|ran| known.age(ran) <= sleep);
         // An entry with a long interval says little for a while; nothing else
         // is overdue, though.
@@ -110,7 +177,13 @@ impl<'a> Schedule<'a> {
                     .zip(entry.interval_ms.filter(|ms| *ms > 0))
                     .is_some_and(|(ran, interval)| known.within_two(ran, interval))
         });
-        (self.state, self.certainty) = match redbeat.lock {
+        // It may have been told to run without a lock; then it runs entries.
+        let ran_since = last_run.is_some_and(|ran| !lock.is_quiet_since(ran));
+        (self.state, self.certainty) = match lock.hold {
+            Hold::Absent if lock.is_left(known) && !(fresh && ran_since) => {
+                (State::Silent, Certainty::Proven)
+            }
+            Hold::Ttl(_) if lock.is_left(known) => (State::Silent, Certainty::Inferred),
             Hold::Ttl(_) => (State::Alive, Certainty::Proven),
             Hold::NoTtl if fresh => (State::Alive, Certainty::Proven),
             Hold::NoTtl if in_rhythm => (State::Alive, Certainty::Inferred),
@@ -148,14 +221,6 @@ impl<'a> Schedule<'a> {
     }
 }
 
-/// A lock that lives longer than the default betrays a longer sleep.
-fn longest_sleep(redbeat: &RedBeat) -> i64 {
-    match redbeat.lock {
-        Hold::Ttl(ttl) if ttl > LOCK_TIMEOUT_MS => ttl / 5,
-        _ => MAX_SLEEP_MS,
-    }
-}
-
 /// How late a beat that is busy may be with what it wakes up for, in ms.
 const SLACK_MS: i64 = 5_000;
 
@@ -183,10 +248,13 @@ impl Overdue<'_> {
 /// run before it wakes up (redbeat/schedulers.py, `tick` sleeps until the next
 /// entry is due); half an interval and the slack, so that silence is told within
 /// two intervals. Of a new one it may not know before its longest sleep ends; and
-/// while a lock runs out, a beat that is only busy must not be taken for dead.
-fn patience(entry: &Entry, lock: Hold, sleep: i64) -> i64 {
+/// while a lock runs out, a beat that is only busy must not be taken for dead,
+/// unless it was heard not to wake up.
+fn patience(entry: &Entry, due_ms: i64, lock: Lock) -> i64 {
+    let awake = matches!(lock.hold, Hold::Ttl(_)) && !lock.is_quiet_since(due_ms);
+    let sleep = lock.longest_sleep();
     match (entry.last_run_at_ms, entry.interval_ms) {
-        (Some(_), Some(interval)) if interval > 0 && !matches!(lock, Hold::Ttl(_)) => {
+        (Some(_), Some(interval)) if interval > 0 && !awake => {
             (interval.saturating_add(SLACK_MS) / 2).min(sleep)
         }
         _ => sleep,
@@ -196,32 +264,42 @@ fn patience(entry: &Entry, lock: Hold, sleep: i64) -> i64 {
 /// Entries of this prefix that a running beat would have moved by now.
 pub fn overdue_entries<'a>(
     redbeat: &'a RedBeat,
+    heard: &'a Heard,
     known: &'a Known,
 ) -> impl Iterator<Item = Overdue<'a>> + 'a {
-    let sleep = longest_sleep(redbeat);
+    let lock = Lock::of(redbeat, heard, known);
     redbeat
         .entries
         .iter()
         .filter(|entry| is_scheduled(entry))
         .filter_map(move |entry| {
+            let due_ms = entry.due_ms?;
             Some(Overdue {
                 entry,
-                due_ms: entry.due_ms?,
-                patience_ms: patience(entry, redbeat.lock, sleep),
+                due_ms,
+                patience_ms: patience(entry, due_ms, lock),
             })
         })
         .filter(|late| known.age(late.due_ms) > late.patience_ms)
 }
 
-fn lock_words(redbeat: &RedBeat) -> String {
+fn lock_words(redbeat: &RedBeat, lock: Lock, known: &Known) -> String {
     let key = name(&redbeat.lock_key);
-    match redbeat.lock {
-        Hold::Ttl(ttl) => format!(
+    let renewed = lock.renewed_ms.map(|at| span(known.age(at)));
+    match (redbeat.lock, renewed) {
+        (Hold::Ttl(ttl), Some(ago)) => format!(
+            "its lock {key} was renewed {ago} ago (runs out in {}; it outlives a dead beat)",
+            span(ttl)
+        ),
+        (Hold::Absent, Some(ago)) => {
+            format!("its lock {key} is not there and was renewed last {ago} ago")
+        }
+        (Hold::Ttl(ttl), None) => format!(
             "its lock {key} was renewed within the lock's time-out (runs out in {}; it outlives a dead beat)",
             span(ttl)
         ),
-        Hold::NoTtl => format!("its lock {key} has no TTL and proves nothing"),
-        Hold::Absent => format!(
+        (Hold::NoTtl, _) => format!("its lock {key} has no TTL and proves nothing"),
+        (Hold::Absent, None) => format!(
             "its lock {key} is not there (stopped, dead longer than the lock lives, or run without a lock)"
         ),
     }
@@ -276,7 +354,7 @@ pub fn part(evidence: &Evidence, known: &Known) -> Option<RedBeatPart> {
         };
         let listed = redbeat.entries.len() as u64;
         part.entries = part.entries.saturating_add(redbeat.total.max(listed));
-        let overdue = overdue_entries(redbeat, known).count() as u64;
+        let overdue = overdue_entries(redbeat, &evidence.heard, known).count() as u64;
         part.overdue = part.overdue.saturating_add(overdue);
         let bare = redbeat.entries.iter().filter(|e| !e.has_definition).count() as u64;
         part.without_definition = part.without_definition.saturating_add(bare);

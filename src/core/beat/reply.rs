@@ -4,7 +4,8 @@
 //! are words. Lists end at `LISTED`.
 
 use super::assessment::{
-    Assessment, Publisher, QueuePart, RedBeatPart, Task, UnackedPart, WorkersPart,
+    Assessment, Origin, Pace, Publisher, QueuePart, RedBeatPart, Task, UnackedPart, Watch,
+    WorkersPart,
 };
 use super::evidence::Hold;
 use super::finding::Finding;
@@ -19,7 +20,7 @@ const UNKNOWN: Reply = Reply::Int(-1);
 
 /// The reply's parts in the order of the contract. `verbose` adds to queues
 /// `per_priority`, to `unacked` `mutex_ttl_ms`, `eta_ahead` and `redelivered`,
-/// and at the end `faults` and `evidence`.
+/// and at the end `watch`, `faults` and `evidence`.
 #[must_use]
 pub fn reply(assessment: &Assessment, verbose: bool) -> Reply {
     let mut fields = vec![
@@ -35,6 +36,7 @@ pub fn reply(assessment: &Assessment, verbose: bool) -> Reply {
         fields.push(field("redbeat", redbeat(part)));
     }
     if verbose {
+        fields.push(field("watch", watch(&assessment.watch)));
         fields.push(field("faults", list(&assessment.findings, fault)));
         fields.push(field("evidence", list(&assessment.evidence, text)));
     }
@@ -54,7 +56,11 @@ fn publisher(part: &Publisher) -> Reply {
 fn task(part: &Task) -> Reply {
     Reply::map([
         ("name", text(&part.name)),
-        ("interval_s", seconds(part.interval_ms)),
+        // What was learnt is some ms more or less.
+        (
+            "interval_s",
+            seconds(part.interval_ms.map(|ms| ms.saturating_add(500))),
+        ),
         ("last_published_ms", int(part.last_published_ms)),
         ("last_finished_ms", int(part.last_finished_ms)),
         (
@@ -71,9 +77,8 @@ fn queue(part: &QueuePart, verbose: bool) -> Reply {
         field("db", Reply::Int(i64::from(part.db))),
         field("length", Reply::count(part.length)),
         field("oldest_message_s", seconds(part.oldest_message_ms)),
-        // Rates need observation over time; what lies there shows none.
-        field("in_per_min", UNKNOWN),
-        field("out_per_min", UNKNOWN),
+        field("in_per_min", count(part.in_per_min)),
+        field("out_per_min", count(part.out_per_min)),
         field("consumed", yes_no(part.consumed)),
         field("maintenance", yes_no(Some(part.maintenance))),
     ];
@@ -123,6 +128,42 @@ fn redbeat(part: &RedBeatPart) -> Reply {
             "entries_without_definition",
             Reply::count(part.without_definition),
         ),
+    ])
+}
+
+fn watch(part: &Watch) -> Reply {
+    Reply::map([
+        ("since_ms", int(part.since_ms)),
+        ("origins", list(&part.origins, origin)),
+        ("rhythms", list(&part.rhythms, pace)),
+    ])
+}
+
+fn origin(part: &Origin) -> Reply {
+    Reply::map([
+        ("origin", text(&part.name)),
+        ("first_ms", Reply::Int(part.first_ms)),
+        ("last_ms", Reply::Int(part.last_ms)),
+        ("count", Reply::count(part.count)),
+        ("beat", yes_no(Some(part.beat))),
+    ])
+}
+
+fn pace(part: &Pace) -> Reply {
+    Reply::map([
+        ("task", text(&part.task)),
+        ("periodic_name", text(&part.entry)),
+        ("db", Reply::Int(i64::from(part.db))),
+        ("queue", Reply::bytes(part.queue.as_slice())),
+        ("origin", text(&part.origin)),
+        ("first_ms", Reply::Int(part.first_ms)),
+        ("last_ms", Reply::Int(part.last_ms)),
+        ("count", Reply::count(part.count)),
+        ("interval_ms", int(part.interval_ms)),
+        ("longest_gap_ms", int(part.longest_ms)),
+        ("rhythm", Reply::word(part.rhythm)),
+        ("marked", yes_no(Some(part.marked))),
+        ("beat", yes_no(Some(part.beat))),
     ])
 }
 

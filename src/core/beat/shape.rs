@@ -59,6 +59,17 @@ fn full() -> Evidence {
             ..workers(Some(1), Some(0))
         };
         e.unacked = vec![taken(1, 10 * S, Hold::Absent)];
+        e.heard.since_ms = Some(NOW - H);
+        e.heard.lines = vec![Line {
+            task: "purge".to_owned(),
+            voices: vec![Voice {
+                origin: "gen7@beat".to_owned(),
+                last_ms: NOW - S,
+                marked: true,
+                ..Voice::default()
+            }],
+            ..Line::default()
+        }];
     })
 }
 
@@ -95,6 +106,11 @@ fn verbose_adds_fields_and_changes_none() {
         added.join(" "),
         "queues.per_priority queues.per_priority.priority queues.per_priority.length \
          unacked.mutex_ttl_ms unacked.eta_ahead unacked.redelivered \
+         watch watch.since_ms \
+         watch.origins watch.origins.origin watch.origins.first_ms watch.origins.last_ms watch.origins.count watch.origins.beat \
+         watch.rhythms watch.rhythms.task watch.rhythms.periodic_name watch.rhythms.db watch.rhythms.queue watch.rhythms.origin \
+         watch.rhythms.first_ms watch.rhythms.last_ms watch.rhythms.count watch.rhythms.interval_ms watch.rhythms.longest_gap_ms \
+         watch.rhythms.rhythm watch.rhythms.marked watch.rhythms.beat \
          faults faults.code faults.severity faults.detail faults.advice evidence"
     );
     verbose.retain(|name| plain.contains(name));

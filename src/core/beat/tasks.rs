@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::assessment::Task;
-use super::evidence::{Evidence, Finish};
+use super::assessment::{State, Task};
+use super::beats::{Beat, Kept};
+use super::evidence::Evidence;
 use super::finding::{Code, Finding};
 use super::known::{Known, is_scheduled};
 use super::redbeat::overdue_entries;
@@ -13,21 +14,36 @@ use super::words::{name, span};
 /// about now: newer results may have expired (Celery keeps them a day).
 const RESULT_LIFE_MS: i64 = 86_400_000;
 
+/// How a run ended.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    task: &'a str,
+    at_ms: i64,
+    status: &'a str,
+    exc_type: Option<&'a str>,
+}
+
 /// Each periodic task's part and the failing ones; overdue first, then by name.
-pub fn tasks(evidence: &Evidence, known: &Known) -> (Vec<Task>, Vec<Finding>) {
+pub fn tasks(evidence: &Evidence, beats: &[Beat<'_>], known: &Known) -> (Vec<Task>, Vec<Finding>) {
     let newest = newest_finishes(evidence, known);
+    let heard = heard(beats);
     let mut parts = Vec::new();
     let mut findings = Vec::new();
     for (task, interval) in known.tasks() {
         let finish = newest.get(task).copied();
-        findings.extend(finish.and_then(|(f, at)| failing(f, at, interval, known)));
+        let heard = heard.get(task).map_or(&[][..], Vec::as_slice);
+        findings.extend(finish.and_then(|f| failing(f, interval, known)));
+        let published = last_published(evidence, known, task);
+        let published = heard.iter().map(|(_, k)| k.last_ms).max().max(published);
+        let finished = finish.map(|f| f.at_ms);
+        let lies = || overdue(evidence, known, task, interval, published.max(finished));
         parts.push(Task {
             name: task.to_owned(),
             interval_ms: interval,
-            last_published_ms: last_published(evidence, known, task),
-            last_finished_ms: finish.map(|(_, at)| at),
-            last_status: finish.map(|(f, _)| f.status.clone()),
-            overdue: overdue(evidence, known, task, interval, finish.map(|(_, at)| at)),
+            last_published_ms: published,
+            last_finished_ms: finished,
+            last_status: finish.map(|f| f.status.to_owned()),
+            overdue: heard_overdue(heard).or_else(lies),
         });
     }
     parts.sort_by(|a, b| {
@@ -37,35 +53,72 @@ pub fn tasks(evidence: &Evidence, known: &Known) -> (Vec<Task>, Vec<Finding>) {
     (parts, findings)
 }
 
-fn newest_finishes<'a>(
-    evidence: &'a Evidence,
-    known: &Known,
-) -> BTreeMap<&'a str, (&'a Finish, i64)> {
-    let mut newest: BTreeMap<&str, (&Finish, i64)> = BTreeMap::new();
-    for finish in &evidence.results {
-        let Some(at) = known.past(finish.finished_at_ms) else {
+fn newest_finishes<'a>(evidence: &'a Evidence, known: &Known) -> BTreeMap<&'a str, Finish<'a>> {
+    let stored = evidence.results.iter().map(|result| Finish {
+        task: &result.task,
+        at_ms: result.finished_at_ms,
+        status: &result.status,
+        exc_type: result.exc_type.as_deref(),
+    });
+    let heard = evidence.heard.lines.iter().filter_map(|line| {
+        let end = line.end.as_ref()?;
+        Some(Finish {
+            task: &line.task,
+            at_ms: end.at_ms,
+            status: &end.status,
+            exc_type: end.exc_type.as_deref(),
+        })
+    });
+    let mut newest: BTreeMap<&str, Finish<'_>> = BTreeMap::new();
+    for mut finish in stored.chain(heard) {
+        let Some(at_ms) = known.past(finish.at_ms) else {
             continue;
         };
-        let held = newest.entry(&finish.task).or_insert((finish, at));
-        if held.1 < at {
-            *held = (finish, at);
+        finish.at_ms = at_ms;
+        let held = newest.entry(finish.task).or_insert(finish);
+        if held.at_ms < at_ms {
+            *held = finish;
         }
     }
     newest
 }
 
-fn failing(finish: &Finish, at: i64, interval: Option<i64>, known: &Known) -> Option<Finding> {
+fn heard<'a, 'b>(beats: &'b [Beat<'a>]) -> BTreeMap<&'a str, Vec<(State, &'b Kept<'a>)>> {
+    let mut heard: BTreeMap<&str, Vec<(State, &Kept<'_>)>> = BTreeMap::new();
+    for beat in beats {
+        for kept in &beat.lines {
+            let lines = heard.entry(kept.line.task.as_str()).or_default();
+            lines.push((beat.state, kept));
+        }
+    }
+    heard
+}
+
+/// Overdue is what its beat goes on without, and what a silent beat should have
+/// sent by now.
+fn heard_overdue(lines: &[(State, &Kept<'_>)]) -> Option<bool> {
+    let late = |(state, kept): &(State, &Kept<'_>)| {
+        kept.left || (matches!(state, State::Silent | State::Late) && kept.is_due)
+    };
+    if lines.iter().any(late) {
+        return Some(true);
+    }
+    let fine = |(state, kept): &(State, &Kept<'_>)| *state != State::Unknown && !kept.is_due;
+    lines.iter().any(fine).then_some(false)
+}
+
+fn failing(finish: Finish<'_>, interval: Option<i64>, known: &Known) -> Option<Finding> {
     let recent = interval.map_or_else(
-        || known.age(at) <= RESULT_LIFE_MS,
-        |interval| known.within_two(at, interval),
+        || known.age(finish.at_ms) <= RESULT_LIFE_MS,
+        |interval| known.within_two(finish.at_ms, interval),
     );
     (finish.status == "FAILURE" && recent).then(|| Finding {
         code: Code::TasksFailing,
         detail: format!(
             "the periodic task {} failed {} ago with {}",
             name(finish.task.as_bytes()),
-            span(known.age(at)),
-            finish.exc_type.as_deref().map_or_else(
+            span(known.age(finish.at_ms)),
+            finish.exc_type.map_or_else(
                 || "an unnamed exception".to_owned(),
                 |exc| name(exc.as_bytes())
             )
@@ -96,12 +149,12 @@ fn overdue(
     known: &Known,
     task: &str,
     interval: Option<i64>,
-    finished: Option<i64>,
+    newest: Option<i64>,
 ) -> Option<bool> {
     let late = evidence
         .redbeat
         .iter()
-        .any(|r| overdue_entries(r, known).any(|late| late.entry.task == task));
+        .any(|r| overdue_entries(r, &evidence.heard, known).any(|late| late.entry.task == task));
     if late {
         return Some(true);
     }
@@ -110,11 +163,7 @@ fn overdue(
         .iter()
         .flat_map(|r| &r.entries)
         .any(|e| e.task == task && e.due_ms.is_some() && is_scheduled(e));
-    let published = last_published(evidence, known, task);
-    let recent = interval.is_some_and(|interval| {
-        finished
-            .max(published)
-            .is_some_and(|at| known.within_two(at, interval))
-    });
+    let recent =
+        interval.is_some_and(|interval| newest.is_some_and(|at| known.within_two(at, interval)));
     (scheduled || recent).then_some(false)
 }

@@ -4,6 +4,7 @@ use super::assessment::UnackedPart;
 use super::evidence::{Evidence, Hold, Unacked};
 use super::finding::{Code, Finding};
 use super::known::Known;
+use super::queues;
 use super::words::{counted, name, span};
 
 /// Celery's default `visibility_timeout`, used where the setting gives none.
@@ -37,12 +38,39 @@ pub fn unacked(evidence: &Evidence, known: &Known) -> (UnackedPart, Vec<Finding>
             };
             *age > timeout.saturating_add(grace)
         });
+        let frozen = unacked
+            .oldest_delivered_at_ms
+            .filter(|_| unacked.count > unacked.eta_ahead && stuck.is_none())
+            .and_then(|at| queues::frozen(evidence, known, unacked.db, at));
+        if let Some(since) = frozen {
+            findings.push(frozen_finding(
+                unacked,
+                known.age(since),
+                oldest.unwrap_or(0),
+            ));
+        }
         if stuck.is_some() {
             part.stuck = part.stuck.saturating_add(unacked.past_timeout.max(1));
         }
         findings.extend(unacked_findings(unacked, stuck, timeout));
     }
     (part, findings)
+}
+
+/// Workers that took messages and stood still, long before the time-out.
+fn frozen_finding(unacked: &Unacked, since: i64, oldest: i64) -> Finding {
+    Finding {
+        code: Code::UnackedStuck,
+        detail: format!(
+            "{} holds {}, the oldest taken {} ago, and for {} none was finished and no other taken, while periodic tasks pile up in their queue: the workers are frozen, or all at work on something long",
+            name(&unacked.key),
+            counted(unacked.count, "message"),
+            span(oldest),
+            span(since)
+        ),
+        advice: "ask them with `celery inspect ping`; one that does not answer must be restarted"
+            .to_owned(),
+    }
 }
 
 fn unacked_findings(unacked: &Unacked, stuck: Option<i64>, timeout: i64) -> Vec<Finding> {

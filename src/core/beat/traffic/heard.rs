@@ -29,6 +29,10 @@ pub struct Line {
     pub queue: Vec<u8>,
     /// Who sends it.
     pub voices: Vec<Voice>,
+    /// All of them as one, without a name: beat's marked messages, or any while
+    /// none is marked. Of the others a gap counts only between two publishes of
+    /// one origin.
+    pub whole: Voice,
     /// Its newest end.
     pub end: Option<End>,
 }

@@ -16,6 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 
 pub use heard::{End, Heard, Line, Movement, Tick, Voice};
 pub use rhythm::Rhythm;
+pub(super) use series::is_steady;
 pub use state::Changes;
 
 use crate::core::celery::envelope::{Envelope, Kind};
@@ -117,15 +118,8 @@ impl Traffic {
                 entry: entry.map(Into::into),
             })
         });
-        series.last_ms = at_ms;
-        let mut look_again = false;
-        if let Some(voice) = series.voice(origin) {
-            voice.spoke(at_ms, message.beat || entry.is_some(), self.unwatched_ms);
-            look_again = voice.count <= 16 || voice.count.is_multiple_of(8);
-        }
-        if look_again {
-            series.look_again();
-        }
+        let marked = message.beat || entry.is_some();
+        series.spoke(at_ms, origin, marked, self.unwatched_ms);
         self.changes.series(series);
     }
 
@@ -251,7 +245,8 @@ impl Traffic {
         }
     }
 
-    /// Keeps the time of the newest event, and sees a clock that steps back.
+    /// Keeps the time of the newest event, and sees a clock that steps back: what
+    /// came before goes back with it, for it came just before.
     fn watched(&mut self, at_ms: i64) {
         self.since_ms.get_or_insert(at_ms);
         let newest = *self.newest_ms.get_or_insert(at_ms);
@@ -259,21 +254,24 @@ impl Traffic {
             self.newest_ms = Some(newest.max(at_ms));
             return;
         }
+        let by_ms = newest.saturating_sub(at_ms);
         self.newest_ms = Some(at_ms);
-        self.since_ms = Some(at_ms);
+        self.since_ms = self.since_ms.map(|since| since.saturating_sub(by_ms));
         self.queues.clear();
         for series in self.series.values_mut() {
-            series.last_ms = series.last_ms.min(at_ms);
-            for voice in &mut series.voices {
-                voice.step_back(at_ms);
+            series.last_ms = series.last_ms.saturating_sub(by_ms);
+            series.stored.at_ms = series.stored.at_ms.saturating_sub(by_ms);
+            for voice in series.voices.iter_mut().chain([&mut series.whole]) {
+                voice.step_back(by_ms);
             }
             if let Some(end) = &mut series.end {
-                end.at_ms = end.at_ms.min(at_ms);
+                end.at_ms = end.at_ms.saturating_sub(by_ms);
             }
         }
         for lock in &mut self.locks {
-            lock.last_ms = lock.last_ms.min(at_ms);
+            lock.last_ms = lock.last_ms.saturating_sub(by_ms);
         }
+        self.mark_all_changed();
     }
 
     fn flow(&mut self, db: u32, queue: &[u8]) -> Option<&mut Flow> {
@@ -340,8 +338,8 @@ fn tenth<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
     Some(*values.select_nth_unstable(at).1)
 }
 
-fn line(series: &Series) -> Line {
-    let voices = series.voices.iter().map(|voice| Voice {
+fn told(voice: &series::Voice) -> Voice {
+    Voice {
         origin: voice.origin.to_string(),
         first_ms: voice.first_ms,
         last_ms: voice.last_ms,
@@ -349,13 +347,17 @@ fn line(series: &Series) -> Line {
         marked: voice.marked,
         times_ms: voice.times.iter().map(|(at, _)| at).collect(),
         rhythm: voice.rhythm(),
-    });
+    }
+}
+
+fn line(series: &Series) -> Line {
     Line {
         task: series.id.task.to_string(),
         entry: series.id.entry.as_deref().map(str::to_owned),
         db: series.id.db,
         queue: series.id.queue.to_vec(),
-        voices: voices.collect(),
+        voices: series.voices.iter().map(told).collect(),
+        whole: told(&series.whole),
         end: series.end.clone(),
     }
 }

@@ -33,6 +33,8 @@ pub struct Rhythm {
     pub longest_ms: i64,
     /// Gaps this was learnt from.
     pub gaps: u32,
+    /// Gaps that are about the usual one.
+    pub alike: u32,
     /// All but a few gaps are about the usual one.
     pub even: bool,
     /// All moments lie where a minute begins: a crontab's, whose pauses can be
@@ -101,13 +103,13 @@ impl Times {
         }
     }
 
-    /// The clock went back to `now_ms`: what lies ahead of it came just now.
-    pub fn step_back(&mut self, now_ms: i64) {
-        if self.newest().is_some_and(|newest| newest > now_ms) {
-            (self.len, self.cut) = (0, 0);
+    /// The clock went back by so much, and with it whatever came before.
+    pub fn step_back(&mut self, by_ms: i64) {
+        for at in &mut self.at {
+            *at = at.saturating_sub(by_ms);
         }
-        self.last_ms = self.last_ms.map(|last| last.min(now_ms));
-        self.longest_at_ms = self.longest_at_ms.min(now_ms);
+        self.last_ms = self.last_ms.map(|last| last.saturating_sub(by_ms));
+        self.longest_at_ms = self.longest_at_ms.saturating_sub(by_ms);
     }
 
     /// `None` before the first gap.
@@ -148,6 +150,7 @@ impl Times {
             },
             longest_ms: longest.max(self.longest_ms),
             gaps: u32::try_from(n).unwrap_or(u32::MAX),
+            alike: u32::try_from(hits).unwrap_or(u32::MAX),
             even,
             clock: clock && median >= MINUTE_MS - CLOCK_LATE_MS,
         })
@@ -155,7 +158,7 @@ impl Times {
 }
 
 /// Whether a minute begins about now.
-fn on_the_clock(at_ms: i64) -> bool {
+pub fn on_the_clock(at_ms: i64) -> bool {
     at_ms.saturating_add(CLOCK_EARLY_MS).rem_euclid(MINUTE_MS) <= CLOCK_EARLY_MS + CLOCK_LATE_MS
 }
 

