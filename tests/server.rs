@@ -24,8 +24,8 @@ const LIFE_DEADLINE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Lines of the server's log shown when a test fails.
 const LOG_TAIL: usize = 60;
-/// What `tests/servers.sh` fetches.
-const FETCHED: &[&str] = &["redis-6.2", "redis-8.2", "valkey-9.1"];
+/// What `tests/servers.sh` fetches, and which of it every run of the tests needs.
+const LIST: &str = include_str!("servers.list");
 
 /// Waits until `look` answers `Ok`; until then it answers what it saw instead.
 pub async fn wait_for<T>(
@@ -122,6 +122,12 @@ impl Binary {
             && self.version >= (8, 1)
             && (self.version < (9, 1) || self.name.ends_with("9.1.0"))
     }
+
+    /// Says why a test has nothing to try on this server, or not all of it;
+    /// tests/matrix.py tells it on.
+    pub fn left_out(&self, why: &str) {
+        println!("left out on {}: {why}", self.name);
+    }
 }
 
 /// The server every test runs on: `redis-server` on PATH, or the first of
@@ -161,7 +167,11 @@ fn discover() -> (Vec<Binary>, Vec<String>) {
     let mut left_out = Vec::new();
     if let Some(named) = std::env::var_os("HYGIENE_TEST_SERVERS") {
         for path in std::env::split_paths(&named) {
-            match Binary::at(&path) {
+            // A server starts in a folder of its own.
+            match std::path::absolute(&path)
+                .map_err(|error| error.to_string())
+                .and_then(|path| Binary::at(&path))
+            {
                 Ok(binary) => found.push(binary),
                 Err(why) => panic!("HYGIENE_TEST_SERVERS: {}: {why}", path.display()),
             }
@@ -179,36 +189,73 @@ fn discover() -> (Vec<Binary>, Vec<String>) {
         },
         None => left_out.push("redis-server: not on PATH".to_owned()),
     }
-    let servers = std::env::var_os("HYGIENE_SERVERS_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"),
-        PathBuf::from,
-    );
-    let mut dirs: Vec<String> = FETCHED.iter().map(|name| (*name).to_owned()).collect();
-    if let Ok(entries) = fs::read_dir(&servers) {
-        let others = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| !FETCHED.contains(&name.as_str()));
-        dirs.extend(others);
-    }
-    dirs.sort();
-    for name in dirs {
-        let bin = servers.join(&name).join("bin");
-        let program = ["redis-server", "valkey-server"]
-            .map(|program| bin.join(program))
-            .into_iter()
-            .find(|path| path.is_file());
-        match program.as_deref().map(Binary::at) {
-            Some(Ok(binary)) => found.push(binary),
-            Some(Err(why)) => left_out.push(format!("{name}: {why}")),
-            None => left_out.push(format!("{name}: not fetched, run tests/servers.sh")),
+    for name in listed("test") {
+        match fetched(name) {
+            Ok(binary) => found.push(binary),
+            Err(why) => left_out.push(format!("{name}: {why}")),
         }
     }
     (found, left_out)
 }
 
+/// The servers of the list that run then: `test`, `matrix` or `fault`.
+fn listed(runs: &str) -> impl Iterator<Item = &'static str> {
+    LIST.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(move |line| {
+            let mut words = line.split_whitespace();
+            let name = words.next()?;
+            (words.next()? == runs).then_some(name)
+        })
+}
+
+/// What `tests/servers.sh` has fetched under that name.
+fn fetched(name: &str) -> Result<Binary, String> {
+    let servers = std::env::var_os("HYGIENE_SERVERS_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"),
+        PathBuf::from,
+    );
+    let bin = servers.join(name).join("bin");
+    let program = ["redis-server", "valkey-server"]
+        .map(|program| bin.join(program))
+        .into_iter()
+        .find(|path| path.is_file());
+    match program {
+        Some(path) => Binary::at(&path),
+        None => Err("not fetched, run tests/servers.sh".to_owned()),
+    }
+}
+
 /// Runs a test on each server in turn and says which one it failed on.
 pub async fn on_every_server(test: impl AsyncFn(&'static Binary)) {
     for binary in every() {
+        println!("--- on {}", binary.name);
+        test(binary).await;
+    }
+}
+
+/// The same, and on the servers that have a fault the test is about: one of them
+/// would not be worth the whole suite's time.
+pub async fn on_every_server_and_the_faulty(test: impl AsyncFn(&'static Binary)) {
+    static FAULTY: OnceLock<Vec<Binary>> = OnceLock::new();
+    on_every_server(&test).await;
+    if std::env::var_os("HYGIENE_TEST_SERVERS").is_some() {
+        return;
+    }
+    let faulty = FAULTY.get_or_init(|| {
+        let found = listed("fault").map(|name| fetched(name).map_err(|why| (name, why)));
+        found
+            .filter_map(|found| match found {
+                Ok(binary) => Some(binary),
+                Err((name, why)) => {
+                    let line = format!("servers: left out {name}: {why}\n");
+                    let _ = std::io::stderr().write_all(line.as_bytes());
+                    None
+                }
+            })
+            .collect()
+    });
+    for binary in faulty {
         println!("--- on {}", binary.name);
         test(binary).await;
     }
