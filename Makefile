@@ -13,6 +13,7 @@ VENV   := target/venv
 MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
 BENCH  ?=
+MATRIX ?=
 
 .PHONY: help
 help: ## List the targets
@@ -25,6 +26,12 @@ demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Re
 .PHONY: test
 test: packages $(VENV)/celery-5.2/.ready $(NEWEST)/.ready ## Run everything: format, lint, Rust tests, real Celery, demo
 	@MODULE=$(MODULE) tests/all.sh
+
+# MATRIX may name some of tests/servers.list, such as redis-7.4; `path` is the
+# distribution's own.
+.PHONY: test-matrix
+test-matrix: packages servers ## Run the integration tests on every server there is; prints a table (an hour)
+	@$(PYTHON) tests/matrix.py $(MATRIX)
 
 # It fetches with pip, which Debian's own Python has only inside an environment.
 .PHONY: servers
