@@ -20,13 +20,18 @@ pub async fn start(conn: &mut Conn, command: impl ToCmd) -> i64 {
     job_id(&conn.value(command).await)
 }
 
-/// The job as HYGIENE.JOBS tells it: a list of named fields with `id` and `state`.
-pub async fn job(conn: &mut Conn, id: i64) -> Fields {
+/// What HYGIENE.JOBS tells: a list of named fields with `id` and `state`.
+pub async fn all(conn: &mut Conn) -> Vec<Fields> {
     let answer = conn.value("HYGIENE.JOBS").await;
-    let jobs: Vec<Fields> = crate::client::list(&answer)
+    crate::client::list(&answer)
         .iter()
         .map(Fields::of)
-        .collect();
+        .collect()
+}
+
+/// One of them.
+pub async fn job(conn: &mut Conn, id: i64) -> Fields {
+    let jobs = all(conn).await;
     jobs.iter()
         .find(|job| job.int("id") == id)
         .cloned()

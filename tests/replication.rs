@@ -39,7 +39,8 @@ const WRITES: &[&[&str]] = &[
     ],
 ];
 
-async fn write_all(conn: &mut Conn) {
+/// Writes a result in each of those ways.
+pub async fn write_all(conn: &mut Conn) {
     for unit in WRITES {
         for words in *unit {
             conn.run(*words).await;
@@ -47,14 +48,15 @@ async fn write_all(conn: &mut Conn) {
     }
 }
 
-/// Without TTL, over all databases.
-async fn results_without_ttl(server: &Server) -> usize {
+/// Results without TTL, over all databases.
+pub async fn results_without_ttl(server: &Server) -> usize {
     let held = DataSet::of(server).await;
     let results = held.with_prefix("celery-task-meta-");
     results.iter().filter(|row| row.expires_ms < 0).count()
 }
 
-async fn wait_until_stamped(server: &Server) {
+/// Waits until every result has a TTL, over all databases.
+pub async fn wait_until_stamped(server: &Server) {
     wait_for(
         "every result to have a TTL",
         Duration::from_secs(20),
@@ -64,7 +66,7 @@ async fn wait_until_stamped(server: &Server) {
 }
 
 /// The replica's own append-only file is written anew after a full sync.
-async fn wait_until_synced(primary: &Server, replica: &Server) {
+pub async fn wait_until_synced(primary: &Server, replica: &Server) {
     wait_until_in_step(primary, replica).await;
     let mut conn = replica.connect().await;
     wait_for(

@@ -261,6 +261,12 @@ pub async fn on_every_server_and_the_faulty(test: impl AsyncFn(&'static Binary))
     }
 }
 
+/// Runs a test on one server: for what takes many at once. `make test-matrix` has
+/// each server be that one.
+pub async fn on_one_server(test: impl AsyncFn(&'static Binary)) {
+    test(primary()).await;
+}
+
 /// The module that `cargo test` has just built: it lies beside the test program.
 pub fn module_path() -> PathBuf {
     let program = std::env::current_exe().expect("the test program has a path");
@@ -274,6 +280,7 @@ pub struct Setup {
     binary: &'static Binary,
     module: bool,
     shipped: bool,
+    sentinel: bool,
     arguments: Vec<String>,
     config: Vec<String>,
 }
@@ -286,6 +293,7 @@ impl Setup {
             binary,
             module: true,
             shipped: false,
+            sentinel: false,
             arguments: Vec::new(),
             config: Vec::new(),
         }
@@ -300,6 +308,18 @@ impl Setup {
     pub fn without_module(mut self) -> Self {
         self.module = false;
         self
+    }
+
+    /// A sentinel, which holds no data and loads no module.
+    pub fn sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self.without_module()
+    }
+
+    /// A node of a cluster that gives a node up after two seconds.
+    pub fn cluster_node(self) -> Self {
+        self.config("cluster-enabled yes")
+            .config("cluster-node-timeout 2000")
     }
 
     /// The repository's `redis.conf` as it is: only places, the port and the
@@ -358,12 +378,13 @@ impl Setup {
             let port = free_port();
             let conf = dir.path().join("redis.conf");
             fs::write(&conf, self.conf(port, dir.path())).expect("the folder can be written");
-            match launch(self.binary, &conf, dir.path(), port).await {
+            match launch(self.binary, &conf, self.sentinel, port).await {
                 Ok(child) => {
                     return Ok(Server {
                         binary: self.binary,
                         port,
                         dir,
+                        sentinel: self.sentinel,
                         child: Some(child),
                     });
                 }
@@ -463,13 +484,20 @@ fn quoted(value: &str) -> String {
     }
 }
 
+/// A node of a cluster listens 10,000 above it, too.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("and its number").port()
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("and its number").port();
+        if port <= 55_535 {
+            return port;
+        }
+    }
 }
 
 /// Starts the program and waits until it answers; the log when it gives up.
-async fn launch(binary: &Binary, conf: &Path, dir: &Path, port: u16) -> Result<Child, String> {
+async fn launch(binary: &Binary, conf: &Path, sentinel: bool, port: u16) -> Result<Child, String> {
+    let dir = conf.parent().expect("the configuration lies in a folder");
     let log = dir.join("server.log");
     let out = fs::OpenOptions::new()
         .create(true)
@@ -480,6 +508,7 @@ async fn launch(binary: &Binary, conf: &Path, dir: &Path, port: u16) -> Result<C
     let errors = out.try_clone().expect("a second handle on the log");
     let mut child = Command::new(&binary.path)
         .arg(conf)
+        .args(sentinel.then_some("--sentinel"))
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(out)
@@ -525,6 +554,7 @@ pub struct Server {
     /// Where it listens.
     pub port: u16,
     dir: TempDir,
+    sentinel: bool,
     child: Option<Child>,
 }
 
@@ -587,7 +617,7 @@ impl Server {
     pub async fn start_again(&mut self) {
         self.kill_9();
         let conf = self.dir.path().join("redis.conf");
-        match launch(self.binary, &conf, self.dir.path(), self.port).await {
+        match launch(self.binary, &conf, self.sentinel, self.port).await {
             Ok(child) => self.child = Some(child),
             Err(log) => panic!("{} did not start again; its log:\n{log}", self.binary.name),
         }

@@ -3,18 +3,12 @@
 use std::time::Duration;
 
 use crate::celery::seed_results;
-use crate::client::{Conn, Fields, list};
 use crate::cmd;
 use crate::data::DataSet;
 use crate::jobs;
 use crate::server::{Server, Setup, on_every_server, wait_for};
 
 const LONG: Duration = Duration::from_secs(30);
-
-async fn all_jobs(conn: &mut Conn) -> Vec<Fields> {
-    let answer = conn.value("HYGIENE.JOBS").await;
-    list(&answer).iter().map(Fields::of).collect()
-}
 
 /// Results on the server that have no TTL.
 async fn bare(server: &Server) -> usize {
@@ -45,7 +39,7 @@ async fn a_sweep_comes_by_itself_once_per_interval() {
             seed_results(&mut conn, round, 100).await;
             wait_until_none_is_bare(&server).await;
         }
-        let swept = all_jobs(&mut conn).await;
+        let swept = jobs::all(&mut conn).await;
         let by_interval = swept
             .iter()
             .filter(|job| job.text("what") == "SWEEP" && job.text("by") == "sweep-interval");
@@ -91,7 +85,7 @@ async fn the_background_sweep_deletes_only_where_it_is_told_to() {
         let old = r#"{"status":"SUCCESS","result":1,"date_done":"2020-01-01T00:00:00+00:00","task_id":"a"}"#;
         conn.run(cmd!["SET", "celery-task-meta-a", old]).await;
         wait_for("a sweep to have passed", LONG, async || {
-            let jobs = all_jobs(&mut conn).await;
+            let jobs = jobs::all(&mut conn).await;
             jobs.iter().any(|job| job.text("state") == "finished").then_some(()).ok_or(format!("{jobs:?}"))
         })
         .await;
@@ -125,7 +119,7 @@ async fn a_replica_never_sweeps_and_does_once_it_is_promoted() {
         crate::server::stays(
             "the replica as it is",
             Duration::from_secs(3),
-            async || match (bare(&replica).await, all_jobs(&mut conn).await.len()) {
+            async || match (bare(&replica).await, jobs::all(&mut conn).await.len()) {
                 (1_000, 0) => Ok(()),
                 (bare, jobs) => Err(format!("{bare} without TTL, {jobs} jobs")),
             },
@@ -192,7 +186,7 @@ async fn a_scan_whose_client_leaves_is_stopped_and_says_so() {
         let id = other.int("CLIENT ID").await;
         let waiting = tokio::spawn(async move { other.ask("HYGIENE.FIXTTL").await.is_ok() });
         wait_for("the sweep to begin", LONG, async || {
-            let jobs = all_jobs(&mut conn).await;
+            let jobs = jobs::all(&mut conn).await;
             let begun = jobs.iter().any(|job| job.int("scanned") > 0);
             begun.then_some(()).ok_or(format!("{jobs:?}"))
         })
@@ -220,7 +214,7 @@ async fn a_server_that_shuts_down_in_the_middle_of_a_sweep_lets_its_client_go() 
         let mut other = server.connect().await;
         let waiting = tokio::spawn(async move { other.ask("HYGIENE.FIXTTL").await });
         wait_for("the sweep to begin", LONG, async || {
-            let jobs = all_jobs(&mut conn).await;
+            let jobs = jobs::all(&mut conn).await;
             let begun = jobs.iter().any(|job| job.int("scanned") > 0);
             begun.then_some(()).ok_or(format!("{jobs:?}"))
         })
