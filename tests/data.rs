@@ -178,7 +178,8 @@ async fn rows_of(conn: &mut Conn, db: i64, exact: bool) -> Vec<Row> {
         .zip(kinds)
         .zip(expiries)
         .zip(values)
-        .filter(|(((_, kind), _), _)| text(kind) != "none")
+        // Expired before it was read, or while it was.
+        .filter(|(((_, kind), expiry), _)| text(kind) != "none" && int(expiry) != -2)
         .map(|(((key, kind), expiry), value)| Row {
             db,
             key,

@@ -1,7 +1,6 @@
 //! What a replica and the append-only file receive, and what survives a restart,
 //! a pause and an unload in the middle of work (cases C10 and C11).
 
-use std::fs;
 use std::time::Duration;
 
 use crate::celery::seed_results;
@@ -11,6 +10,7 @@ use crate::data::{
     DataSet, append_only_commands, append_only_lines, assert_same_data, wait_until_in_step,
 };
 use crate::jobs;
+use crate::lifecycle::forget_module;
 use crate::server::{Binary, Server, Setup, on_every_server, same, stays, wait_for};
 
 /// Every way in which a result is written, in whatever database.
@@ -266,14 +266,7 @@ async fn a_restart_from_the_dump_shifts_nothing_with_or_without_the_module() {
         before.assert_same(&DataSet::of(&server).await, "with the module");
         server.shut_down("SAVE");
 
-        let conf = server.dir().join("redis.conf");
-        let mut lines = fs::read_to_string(&conf).expect("the configuration");
-        lines = lines
-            .lines()
-            .filter(|line| !line.starts_with("loadmodule"))
-            .collect::<Vec<_>>()
-            .join("\n");
-        fs::write(&conf, lines + "\n").expect("the configuration can be written");
+        forget_module(&server);
         server.start_again().await;
         before.assert_same(&DataSet::of(&server).await, "without the module");
     })
