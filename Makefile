@@ -14,6 +14,7 @@ MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
 BENCH  ?=
 MATRIX ?=
+CHAOS  ?= 200
 
 .PHONY: help
 help: ## List the targets
@@ -32,6 +33,12 @@ test: packages $(VENV)/celery-5.2/.ready $(NEWEST)/.ready ## Run everything: for
 .PHONY: test-matrix
 test-matrix: packages servers ## Run the integration tests on every server there is; prints a table (an hour)
 	@$(PYTHON) tests/matrix.py $(MATRIX)
+
+# CHAOS is how many. Each prints its seed; HYGIENE_CHAOS_SEED=N CHAOS=1 runs that one again.
+.PHONY: chaos
+chaos: packages $(NEWEST)/.ready ## Random work and random kills; no difference between primary and replica (minutes)
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/servers.sh
+	@HYGIENE_CHAOS_RUNS=$(CHAOS) cargo test --locked --test servers -- chaos::
 
 # It fetches with pip, which Debian's own Python has only inside an environment.
 .PHONY: servers

@@ -15,6 +15,7 @@ mod jobs; // sweeps that run on without their client
 mod server; // starts and stops real servers with the fresh module
 
 mod beatstatus; // the verdict on periodic work, from what lies in Redis
+mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
 mod enforcement; // which TTL a written result has
 mod fixttl; // what gets a TTL, what is deleted, what is left
