@@ -10,7 +10,7 @@ use crate::client::{bytes, int, list, text};
 use crate::cmd;
 use crate::data::{DataSet, assert_same_data};
 use crate::jobs;
-use crate::server::{Binary, Server, Setup, on_one_server, same, wait_for};
+use crate::server::{Binary, Server, Setup, on_every_server, on_one_server, same, wait_for};
 
 /// How long the nodes may take to agree.
 const LONG: Duration = Duration::from_secs(60);
@@ -330,6 +330,67 @@ async fn a_slot_that_moves_during_a_sweep_loses_no_key_and_leaves_none_without_t
         } else {
             binary.left_out("it sends a client's own EX to replicas as a time from now");
         }
+        for server in cluster.primaries.iter_mut().chain(&mut cluster.replicas) {
+            server.assert_alive();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_as_a_whole_during_a_sweep_arrives_as_it_was() {
+    on_every_server(async |binary| {
+        if !binary.moves_slots_whole() {
+            return binary.left_out("it moves slots key by key");
+        }
+        let mut cluster = Cluster::start(binary, ("key-prefixes", &prefixes())).await;
+        let home = cluster.home_of("{t7}").await;
+        let away = (home + 1) % 3;
+        let mut giver = cluster.primaries[home].connect().await;
+        let mut taker = cluster.primaries[away].connect().await;
+        giver.run("HYGIENE.CONFIG SET enforce no").await;
+        for conn in [&mut giver, &mut taker] {
+            conn.run("HYGIENE.CONFIG SET max-writes-per-sec 5000").await;
+        }
+        giver
+            .pipe((0..6_000).map(|n| cmd!["SET", tagged(7, n), n]))
+            .await;
+        let slot = slot_of(&cluster.primaries[home], "{t7}").await;
+        let target = id_of(&cluster.primaries[away]).await;
+        let id = jobs::start(&mut giver, "HYGIENE.FIXTTL ASYNC").await;
+        let there = jobs::start(&mut taker, "HYGIENE.FIXTTL ASYNC").await;
+        giver
+            .run(cmd![
+                "CLUSTER",
+                "MIGRATESLOTS",
+                "SLOTSRANGE",
+                slot,
+                slot,
+                "NODE",
+                &target
+            ])
+            .await;
+        // Enforcement there sees what arrives, and what is written meanwhile here.
+        giver.run("HYGIENE.CONFIG SET enforce yes").await;
+        for n in 0..500 {
+            let _ = giver.ask(cmd!["SET", tagged(7, n), "late"]).await;
+        }
+        for node in cluster.nodes() {
+            wait_for("all to know the owner", LONG, async || {
+                owner_is(node, slot, &cluster.primaries[away]).await
+            })
+            .await;
+        }
+        jobs::wait_until(&mut giver, id, "finished").await;
+        jobs::wait_until(&mut taker, there, "finished").await;
+        taker.run("HYGIENE.FIXTTL").await;
+        assert_eq!(cluster.bare().await, 0);
+        assert_eq!(taker.int("DBSIZE").await, 6_000, "none is lost");
+        wait_for("what has moved to be gone", LONG, async || {
+            same(giver.int("DBSIZE").await, 0)
+        })
+        .await;
+        cluster.assert_same().await;
         for server in cluster.primaries.iter_mut().chain(&mut cluster.replicas) {
             server.assert_alive();
         }

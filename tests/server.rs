@@ -123,6 +123,11 @@ impl Binary {
             && (self.version < (9, 1) || self.name.ends_with("9.1.0"))
     }
 
+    /// Whether a slot of a cluster can move as a whole (Valkey 9.0).
+    pub fn moves_slots_whole(&self) -> bool {
+        self.valkey && self.version >= (9, 0)
+    }
+
     /// Says why a test has nothing to try on this server, or not all of it;
     /// tests/matrix.py tells it on.
     pub fn left_out(&self, why: &str) {
