@@ -104,6 +104,10 @@ async fn a_killed_primary_leaves_no_result_without_ttl_longer_than_the_next_swee
         conn.run("HYGIENE.CONFIG SET sweep-interval 0").await;
         conn.run("HYGIENE.CONFIG SET enforce no").await;
         seed_results(&mut conn, "s", 40_000).await;
+        // What a replica has not got is lost with its primary, with or without us.
+        for replica in &replicas {
+            wait_until_in_step(&killed, replica).await;
+        }
         conn.run("HYGIENE.CONFIG SET enforce yes").await;
         let writers: Vec<Writer> = ["a", "b", "c", "d"]
             .map(|prefix| Writer::start(killed.port, prefix))
