@@ -14,10 +14,12 @@ MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
 BENCH  ?=
 SCENES ?=
+MATRIX ?=
+CHAOS  ?= 200
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: build $(NEWEST)/.ready ## Show the incident and its end on a throw-away Redis (seconds, after the build)
@@ -34,6 +36,23 @@ CELERIES := $(patsubst tests/requirements-%.txt,%,$(wildcard tests/requirements-
 scenarios: build $(NEWEST)/.ready ## Play real Celery of each version, healthy and broken, against BEATSTATUS (half an hour)
 	@for celery in $(CELERIES); do $(MAKE) --no-print-directory $(VENV)/$$celery/.ready || echo "scenarios: no $$celery here"; done
 	@MODULE=$(MODULE) $(NEWEST)/bin/python tests/e2e/scenarios.py $(SCENES)
+
+# MATRIX may name some of tests/servers.list, such as redis-7.4; `path` is the
+# distribution's own.
+.PHONY: test-matrix
+test-matrix: packages servers ## Run the integration tests on every server there is; prints a table (an hour)
+	@$(PYTHON) tests/matrix.py $(MATRIX)
+
+# CHAOS is how many. Each prints its seed; HYGIENE_CHAOS_SEED=N CHAOS=1 runs that one again.
+.PHONY: chaos
+chaos: packages $(NEWEST)/.ready ## Random work and random kills; no difference between primary and replica (minutes)
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/servers.sh
+	@HYGIENE_CHAOS_RUNS=$(CHAOS) cargo test --locked --test servers -- chaos::
+
+# It fetches with pip, which Debian's own Python has only inside an environment.
+.PHONY: servers
+servers: packages $(NEWEST)/.ready ## Fetch every server of tests/servers.list into target/servers
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/servers.sh --all
 
 # BENCH holds options, such as --quick; benches/run.py --help lists them.
 .PHONY: bench

@@ -91,6 +91,8 @@ impl DataSet {
             .filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok());
         for db in dbs {
             let mut conn = server.connect_db(db).await;
+            // A replica in a cluster sends readers away; elsewhere there is no such word.
+            let _ = conn.ask("READONLY").await;
             rows.extend(rows_of(&mut conn, db, exact).await);
         }
         rows.sort();
@@ -176,7 +178,8 @@ async fn rows_of(conn: &mut Conn, db: i64, exact: bool) -> Vec<Row> {
         .zip(kinds)
         .zip(expiries)
         .zip(values)
-        .filter(|(((_, kind), _), _)| text(kind) != "none")
+        // Expired before it was read, or while it was.
+        .filter(|(((_, kind), expiry), _)| text(kind) != "none" && int(expiry) != -2)
         .map(|(((key, kind), expiry), value)| Row {
             db,
             key,

@@ -795,8 +795,9 @@ async fn a_million_results_are_fixed_while_others_go_on() {
 
     assert_eq!(reply.int("scanned"), 1_000_000);
     assert_eq!(reply.int("stamped"), 1_000_000);
-    // What an idle server shows on a busy machine is not ours.
-    let allowed = Duration::from_millis(50) + idle;
+    // What an idle server shows on a busy machine is not ours, and a machine may
+    // grow busy in between. A sweep in one piece would take a second and more.
+    let allowed = Duration::from_millis(250) + idle;
     assert!(worst <= allowed, "worst wait {worst:?}, idle {idle:?}");
 
     let slow = list(&conn.value("SLOWLOG GET 10000").await);

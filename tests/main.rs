@@ -15,12 +15,17 @@ mod jobs; // sweeps that run on without their client
 mod server; // starts and stops real servers with the fresh module
 
 mod beatstatus; // the verdict on periodic work, from what lies in Redis
+mod chaos; // random work and random kills, and no difference at the end
+mod cluster; // each node its own keys, all together all of them; slots that move
 mod enforcement; // which TTL a written result has
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
+mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
 mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
+mod sentinel; // a failover by Sentinel
 mod sweeps; // sweeps by themselves, several at once, their list, their rights
+mod topology; // several replicas, however they were synced; roles that change
 mod trigger; // a task published from inside, and what became of it

@@ -1,7 +1,6 @@
 //! What a replica and the append-only file receive, and what survives a restart,
 //! a pause and an unload in the middle of work (cases C10 and C11).
 
-use std::fs;
 use std::time::Duration;
 
 use crate::celery::seed_results;
@@ -11,6 +10,7 @@ use crate::data::{
     DataSet, append_only_commands, append_only_lines, assert_same_data, wait_until_in_step,
 };
 use crate::jobs;
+use crate::lifecycle::forget_module;
 use crate::server::{Binary, Server, Setup, on_every_server, same, stays, wait_for};
 
 /// Every way in which a result is written, in whatever database.
@@ -39,7 +39,8 @@ const WRITES: &[&[&str]] = &[
     ],
 ];
 
-async fn write_all(conn: &mut Conn) {
+/// Writes a result in each of those ways.
+pub async fn write_all(conn: &mut Conn) {
     for unit in WRITES {
         for words in *unit {
             conn.run(*words).await;
@@ -47,14 +48,15 @@ async fn write_all(conn: &mut Conn) {
     }
 }
 
-/// Without TTL, over all databases.
-async fn results_without_ttl(server: &Server) -> usize {
+/// Results without TTL, over all databases.
+pub async fn results_without_ttl(server: &Server) -> usize {
     let held = DataSet::of(server).await;
     let results = held.with_prefix("celery-task-meta-");
     results.iter().filter(|row| row.expires_ms < 0).count()
 }
 
-async fn wait_until_stamped(server: &Server) {
+/// Waits until every result has a TTL, over all databases.
+pub async fn wait_until_stamped(server: &Server) {
     wait_for(
         "every result to have a TTL",
         Duration::from_secs(20),
@@ -64,7 +66,7 @@ async fn wait_until_stamped(server: &Server) {
 }
 
 /// The replica's own append-only file is written anew after a full sync.
-async fn wait_until_synced(primary: &Server, replica: &Server) {
+pub async fn wait_until_synced(primary: &Server, replica: &Server) {
     wait_until_in_step(primary, replica).await;
     let mut conn = replica.connect().await;
     wait_for(
@@ -135,7 +137,7 @@ async fn the_write_goes_out_before_its_expiry() {
 async fn write_and_expiry_are_one_transaction_where_the_server_can() {
     on_every_server(async |binary| {
         if !binary.stamps_in_the_same_unit() {
-            return;
+            return binary.left_out("it stamps a turn later");
         }
         let (primary, replica) = pair(binary).await;
         let mut conn = primary.connect_db(9).await;
@@ -264,14 +266,7 @@ async fn a_restart_from_the_dump_shifts_nothing_with_or_without_the_module() {
         before.assert_same(&DataSet::of(&server).await, "with the module");
         server.shut_down("SAVE");
 
-        let conf = server.dir().join("redis.conf");
-        let mut lines = fs::read_to_string(&conf).expect("the configuration");
-        lines = lines
-            .lines()
-            .filter(|line| !line.starts_with("loadmodule"))
-            .collect::<Vec<_>>()
-            .join("\n");
-        fs::write(&conf, lines + "\n").expect("the configuration can be written");
+        forget_module(&server);
         server.start_again().await;
         before.assert_same(&DataSet::of(&server).await, "without the module");
     })

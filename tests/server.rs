@@ -24,8 +24,8 @@ const LIFE_DEADLINE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Lines of the server's log shown when a test fails.
 const LOG_TAIL: usize = 60;
-/// What `tests/servers.sh` fetches.
-const FETCHED: &[&str] = &["redis-6.2", "redis-8.2", "valkey-9.1"];
+/// What `tests/servers.sh` fetches, and which of it every run of the tests needs.
+const LIST: &str = include_str!("servers.list");
 
 /// Waits until `look` answers `Ok`; until then it answers what it saw instead.
 pub async fn wait_for<T>(
@@ -122,6 +122,17 @@ impl Binary {
             && self.version >= (8, 1)
             && (self.version < (9, 1) || self.name.ends_with("9.1.0"))
     }
+
+    /// Whether a slot of a cluster can move as a whole (Valkey 9.0).
+    pub fn moves_slots_whole(&self) -> bool {
+        self.valkey && self.version >= (9, 0)
+    }
+
+    /// Says why a test has nothing to try on this server, or not all of it;
+    /// tests/matrix.py tells it on.
+    pub fn left_out(&self, why: &str) {
+        println!("left out on {}: {why}", self.name);
+    }
 }
 
 /// The server every test runs on: `redis-server` on PATH, or the first of
@@ -161,7 +172,11 @@ fn discover() -> (Vec<Binary>, Vec<String>) {
     let mut left_out = Vec::new();
     if let Some(named) = std::env::var_os("HYGIENE_TEST_SERVERS") {
         for path in std::env::split_paths(&named) {
-            match Binary::at(&path) {
+            // A server starts in a folder of its own.
+            match std::path::absolute(&path)
+                .map_err(|error| error.to_string())
+                .and_then(|path| Binary::at(&path))
+            {
                 Ok(binary) => found.push(binary),
                 Err(why) => panic!("HYGIENE_TEST_SERVERS: {}: {why}", path.display()),
             }
@@ -179,31 +194,41 @@ fn discover() -> (Vec<Binary>, Vec<String>) {
         },
         None => left_out.push("redis-server: not on PATH".to_owned()),
     }
+    for name in listed("test") {
+        match fetched(name) {
+            Ok(binary) => found.push(binary),
+            Err(why) => left_out.push(format!("{name}: {why}")),
+        }
+    }
+    (found, left_out)
+}
+
+/// The servers of the list that run then: `test`, `matrix` or `fault`.
+fn listed(runs: &str) -> impl Iterator<Item = &'static str> {
+    LIST.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(move |line| {
+            let mut words = line.split_whitespace();
+            let name = words.next()?;
+            (words.next()? == runs).then_some(name)
+        })
+}
+
+/// What `tests/servers.sh` has fetched under that name.
+fn fetched(name: &str) -> Result<Binary, String> {
     let servers = std::env::var_os("HYGIENE_SERVERS_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"),
         PathBuf::from,
     );
-    let mut dirs: Vec<String> = FETCHED.iter().map(|name| (*name).to_owned()).collect();
-    if let Ok(entries) = fs::read_dir(&servers) {
-        let others = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| !FETCHED.contains(&name.as_str()));
-        dirs.extend(others);
+    let bin = servers.join(name).join("bin");
+    let program = ["redis-server", "valkey-server"]
+        .map(|program| bin.join(program))
+        .into_iter()
+        .find(|path| path.is_file());
+    match program {
+        Some(path) => Binary::at(&path),
+        None => Err("not fetched, run tests/servers.sh".to_owned()),
     }
-    dirs.sort();
-    for name in dirs {
-        let bin = servers.join(&name).join("bin");
-        let program = ["redis-server", "valkey-server"]
-            .map(|program| bin.join(program))
-            .into_iter()
-            .find(|path| path.is_file());
-        match program.as_deref().map(Binary::at) {
-            Some(Ok(binary)) => found.push(binary),
-            Some(Err(why)) => left_out.push(format!("{name}: {why}")),
-            None => left_out.push(format!("{name}: not fetched, run tests/servers.sh")),
-        }
-    }
-    (found, left_out)
 }
 
 /// Runs a test on each server in turn and says which one it failed on.
@@ -212,6 +237,39 @@ pub async fn on_every_server(test: impl AsyncFn(&'static Binary)) {
         println!("--- on {}", binary.name);
         test(binary).await;
     }
+}
+
+/// The same, and on the servers that have a fault the test is about: one of them
+/// would not be worth the whole suite's time.
+pub async fn on_every_server_and_the_faulty(test: impl AsyncFn(&'static Binary)) {
+    static FAULTY: OnceLock<Vec<Binary>> = OnceLock::new();
+    on_every_server(&test).await;
+    if std::env::var_os("HYGIENE_TEST_SERVERS").is_some() {
+        return;
+    }
+    let faulty = FAULTY.get_or_init(|| {
+        let found = listed("fault").map(|name| fetched(name).map_err(|why| (name, why)));
+        found
+            .filter_map(|found| match found {
+                Ok(binary) => Some(binary),
+                Err((name, why)) => {
+                    let line = format!("servers: left out {name}: {why}\n");
+                    let _ = std::io::stderr().write_all(line.as_bytes());
+                    None
+                }
+            })
+            .collect()
+    });
+    for binary in faulty {
+        println!("--- on {}", binary.name);
+        test(binary).await;
+    }
+}
+
+/// Runs a test on one server: for what takes many at once. `make test-matrix` has
+/// each server be that one.
+pub async fn on_one_server(test: impl AsyncFn(&'static Binary)) {
+    test(primary()).await;
 }
 
 /// The module that `cargo test` has just built: it lies beside the test program.
@@ -227,6 +285,7 @@ pub struct Setup {
     binary: &'static Binary,
     module: bool,
     shipped: bool,
+    sentinel: bool,
     arguments: Vec<String>,
     config: Vec<String>,
 }
@@ -239,6 +298,7 @@ impl Setup {
             binary,
             module: true,
             shipped: false,
+            sentinel: false,
             arguments: Vec::new(),
             config: Vec::new(),
         }
@@ -253,6 +313,18 @@ impl Setup {
     pub fn without_module(mut self) -> Self {
         self.module = false;
         self
+    }
+
+    /// A sentinel, which holds no data and loads no module.
+    pub fn sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self.without_module()
+    }
+
+    /// A node of a cluster that gives a node up after two seconds.
+    pub fn cluster_node(self) -> Self {
+        self.config("cluster-enabled yes")
+            .config("cluster-node-timeout 2000")
     }
 
     /// The repository's `redis.conf` as it is: only places, the port and the
@@ -311,12 +383,13 @@ impl Setup {
             let port = free_port();
             let conf = dir.path().join("redis.conf");
             fs::write(&conf, self.conf(port, dir.path())).expect("the folder can be written");
-            match launch(self.binary, &conf, dir.path(), port).await {
+            match launch(self.binary, &conf, self.sentinel, port).await {
                 Ok(child) => {
                     return Ok(Server {
                         binary: self.binary,
                         port,
                         dir,
+                        sentinel: self.sentinel,
                         child: Some(child),
                     });
                 }
@@ -416,13 +489,20 @@ fn quoted(value: &str) -> String {
     }
 }
 
+/// A node of a cluster listens 10,000 above it, too.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("and its number").port()
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("and its number").port();
+        if port <= 55_535 {
+            return port;
+        }
+    }
 }
 
 /// Starts the program and waits until it answers; the log when it gives up.
-async fn launch(binary: &Binary, conf: &Path, dir: &Path, port: u16) -> Result<Child, String> {
+async fn launch(binary: &Binary, conf: &Path, sentinel: bool, port: u16) -> Result<Child, String> {
+    let dir = conf.parent().expect("the configuration lies in a folder");
     let log = dir.join("server.log");
     let out = fs::OpenOptions::new()
         .create(true)
@@ -433,6 +513,7 @@ async fn launch(binary: &Binary, conf: &Path, dir: &Path, port: u16) -> Result<C
     let errors = out.try_clone().expect("a second handle on the log");
     let mut child = Command::new(&binary.path)
         .arg(conf)
+        .args(sentinel.then_some("--sentinel"))
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(out)
@@ -478,6 +559,7 @@ pub struct Server {
     /// Where it listens.
     pub port: u16,
     dir: TempDir,
+    sentinel: bool,
     child: Option<Child>,
 }
 
@@ -540,7 +622,7 @@ impl Server {
     pub async fn start_again(&mut self) {
         self.kill_9();
         let conf = self.dir.path().join("redis.conf");
-        match launch(self.binary, &conf, self.dir.path(), self.port).await {
+        match launch(self.binary, &conf, self.sentinel, self.port).await {
             Ok(child) => self.child = Some(child),
             Err(log) => panic!("{} did not start again; its log:\n{log}", self.binary.name),
         }

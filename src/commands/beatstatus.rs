@@ -23,6 +23,8 @@ impl Command for BeatStatus {
     const NAME: &'static CStr = c"hygiene.beatstatus";
     const FLAGS: &'static CStr = c"readonly";
     const CATEGORIES: &'static CStr = c"read slow dangerous";
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:all_shards response_policy:special";
     const SUMMARY: &'static CStr =
         c"Whether periodic work happens, and if not, which link is broken";
     const COMPLEXITY: &'static CStr =

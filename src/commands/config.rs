@@ -19,6 +19,8 @@ impl Command for Config {
     const NAME: &'static CStr = c"hygiene.config";
     const FLAGS: &'static CStr = c"admin";
     const CATEGORIES: &'static CStr = c"slow admin dangerous";
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:all_nodes response_policy:special";
     const SUMMARY: &'static CStr = c"Shows or changes the module's settings";
     const COMPLEXITY: &'static CStr = c"O(N), N being the number of settings";
     const ARITY: c_int = -3;

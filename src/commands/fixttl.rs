@@ -134,6 +134,8 @@ impl Command for FixTtl {
     const NAME: &'static CStr = c"hygiene.fixttl";
     const FLAGS: &'static CStr = c"write admin";
     const CATEGORIES: &'static CStr = c"keyspace write slow admin dangerous";
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:all_shards response_policy:special";
     const SUMMARY: &'static CStr =
         c"Gives task results without TTL one and deletes finished ones that are too old";
     const COMPLEXITY: &'static CStr = c"O(N) in slices, N being the number of keys";

@@ -15,6 +15,8 @@ impl Command for Jobs {
     const NAME: &'static CStr = c"hygiene.jobs";
     const FLAGS: &'static CStr = c"readonly";
     const CATEGORIES: &'static CStr = c"read slow";
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:all_nodes response_policy:special";
     const SUMMARY: &'static CStr = c"Lists scans and sweeps, running and finished";
     const COMPLEXITY: &'static CStr = c"O(N), N being the number of jobs listed, at most 116";
     const ARITY: c_int = 1;

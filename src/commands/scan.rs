@@ -83,6 +83,8 @@ impl Command for Scan {
     const NAME: &'static CStr = c"hygiene.scan";
     const FLAGS: &'static CStr = c"readonly";
     const CATEGORIES: &'static CStr = c"read slow dangerous";
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:all_shards response_policy:special";
     const SUMMARY: &'static CStr =
         c"Counts what lies in the databases by class, and says what is wrong";
     const COMPLEXITY: &'static CStr = c"O(N) in slices, N being the number of keys";

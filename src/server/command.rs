@@ -50,6 +50,9 @@ pub trait Command {
     const FLAGS: &'static CStr;
     /// The server's ACL categories for it, where a module may set them (7.2 and later).
     const CATEGORIES: &'static CStr;
+    /// Tips for clients, in COMMAND INFO: those of a cluster learn there which nodes
+    /// to ask. Without a policy it is any one node.
+    const TIPS: &'static CStr = c"nondeterministic_output";
     /// What it is for, for COMMAND DOCS.
     const SUMMARY: &'static CStr;
     /// What it costs, for COMMAND DOCS.
@@ -116,7 +119,7 @@ fn document<C: Command>(command: *mut raw::RedisModuleCommand) {
         complexity: C::COMPLEXITY.as_ptr(),
         since: SINCE.as_ptr(),
         history: std::ptr::null_mut(),
-        tips: c"nondeterministic_output".as_ptr(),
+        tips: C::TIPS.as_ptr(),
         arity: C::ARITY,
         key_specs: std::ptr::null_mut(),
         args: std::ptr::null_mut(),

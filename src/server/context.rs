@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 
 use redis_module::raw;
 
+use super::call;
+
 /// The server's context for the length of one callback.
 #[derive(Clone, Copy)]
 pub struct Ctx<'a> {
@@ -176,20 +178,29 @@ pub fn memory_full() -> bool {
     unsafe { ratio() >= 1.0 }
 }
 
-/// How far the slowest replica is behind in bytes, by what it has acknowledged;
-/// 0 without replicas. Costs what `INFO replication` costs.
-pub fn replica_lag_bytes(ctx: Ctx<'_>) -> u64 {
+/// What a primary knows of its replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// How far the slowest is behind in bytes, by what it has acknowledged.
+    pub lag_bytes: u64,
+    /// Whether fewer are in step than `min-replicas-to-write` asks for: clients'
+    /// writes are refused then, with NOREPLICAS.
+    pub too_few: bool,
+}
+
+/// Asks for the replicas. Costs what `INFO replication` costs.
+pub fn replicas(ctx: Ctx<'_>) -> Replicas {
     let Some(info) = Info::of(ctx, c"replication") else {
-        return 0;
+        return Replicas::default();
     };
-    let number = |text: &str| text.parse::<u64>().ok();
-    let Some(sent) = info
-        .field(c"master_repl_offset")
-        .as_deref()
-        .and_then(number)
-    else {
-        return 0;
-    };
+    Replicas {
+        lag_bytes: lag_bytes(&info).unwrap_or(0),
+        too_few: too_few(ctx, &info).unwrap_or(false),
+    }
+}
+
+fn lag_bytes(info: &Info<'_>) -> Option<u64> {
+    let sent: u64 = info.field(c"master_repl_offset")?.parse().ok()?;
     let acknowledged = (0..MOST_REPLICAS)
         .map_while(|n| info.field(&CString::new(format!("slave{n}")).ok()?))
         .filter(|replica| replica.contains("state=online"))
@@ -197,10 +208,19 @@ pub fn replica_lag_bytes(ctx: Ctx<'_>) -> u64 {
             let offset = replica
                 .split(',')
                 .find_map(|part| part.strip_prefix("offset="));
-            offset.and_then(number)
+            offset?.parse::<u64>().ok()
         })
-        .min();
-    acknowledged.map_or(0, |offset| sent.saturating_sub(offset))
+        .min()?;
+    Some(sent.saturating_sub(acknowledged))
+}
+
+/// INFO counts those in step only where a minimum is set, so only then is that
+/// asked for.
+fn too_few(ctx: Ctx<'_>, info: &Info<'_>) -> Option<bool> {
+    let in_step: u64 = info.field(c"min_slaves_good_slaves")?.parse().ok()?;
+    let answer = call::read(ctx, c"CONFIG", &[b"GET", b"min-replicas-to-write"]);
+    let wanted = std::str::from_utf8(answer.array().get(1)?.str()?).ok()?;
+    Some(in_step < wanted.parse().ok()?)
 }
 
 /// Replicas looked at for their lag.

@@ -8,7 +8,7 @@ use crate::core::pace::Pace;
 use crate::core::reply::Reply;
 use crate::server::acl::User;
 use crate::server::command::{Answers, Outcome, Waiting};
-use crate::server::context::{memory_full, now_ms, replica_lag_bytes, writes_paused};
+use crate::server::context::{memory_full, now_ms, replicas, writes_paused};
 use crate::server::guard::guard;
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
@@ -42,8 +42,8 @@ const REST_MS: u64 = 50;
 const HELD_BACK_WRITES: u64 = 50;
 const HELD_BACK_MS: u64 = 20;
 
-/// How often replicas are asked for their lag.
-const LAG_ASKED: Duration = Duration::from_millis(100);
+/// How often the replicas are asked for.
+const REPLICAS_ASKED: Duration = Duration::from_millis(100);
 
 /// Bytes that a replica may be behind before a sweep rests for it. Replicas
 /// acknowledge once a second, so a sweep at its default speed of writing has 10 MB
@@ -127,7 +127,7 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
             pending: VecDeque::new(),
             expected: None,
             rests: None,
-            lag_due: None,
+            replicas_due: None,
             run: Run {
                 started_ms: now_ms(),
                 ..Run::default()
@@ -405,8 +405,8 @@ impl Job {
             if writes_paused() {
                 return Step::Rest("writes are paused");
             }
-            if self.replicas_lag(ctx) {
-                return Step::Rest("a replica is behind");
+            if let Some(why) = self.replicas_forbid(ctx) {
+                return Step::Rest(why);
             }
         }
         let user = match &self.order.user {
@@ -447,14 +447,21 @@ impl Job {
     }
 
     /// Whether a replica is too far behind to be sent more.
-    fn replicas_lag(&mut self, ctx: Ctx<'_>) -> bool {
-        if self.lag_due.is_some_and(|due| Instant::now() < due) {
-            return false;
+    fn replicas_forbid(&mut self, ctx: Ctx<'_>) -> Option<&'static str> {
+        if self.replicas_due.is_some_and(|due| Instant::now() < due) {
+            return None;
         }
-        let lags = replica_lag_bytes(ctx) > MOST_LAG;
-        // One that lags is asked again at the next slice.
-        self.lag_due = (!lags).then(|| Instant::now() + LAG_ASKED);
-        lags
+        let replicas = replicas(ctx);
+        let why = if replicas.lag_bytes > MOST_LAG {
+            Some("a replica is behind")
+        } else if replicas.too_few {
+            Some("fewer replicas are in step than min-replicas-to-write asks for")
+        } else {
+            None
+        };
+        // What forbids is asked for again at the next slice.
+        self.replicas_due = why.is_none().then(|| Instant::now() + REPLICAS_ASKED);
+        why
     }
 
     /// Scans and handles keys until the time or the portion of writes is used up.

@@ -169,7 +169,7 @@ pub struct Job {
     expected: Option<u64>,
     /// Why it rests or goes slowly, if it does.
     rests: Option<&'static str>,
-    /// When replicas are asked for their lag again.
-    lag_due: Option<Instant>,
+    /// When the replicas are asked for again.
+    replicas_due: Option<Instant>,
     run: Run,
 }
