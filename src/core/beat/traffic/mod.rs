@@ -20,6 +20,7 @@ pub(super) use series::is_steady;
 pub use state::Changes;
 
 use crate::core::celery::envelope::{Envelope, Kind};
+use crate::core::celery::message::ORIGIN;
 use flow::Flow;
 use ids::Ids;
 use series::{Id, Series};
@@ -90,6 +91,10 @@ impl Traffic {
         };
         let entry = message.periodic_task_name.as_deref();
         let origin = message.origin.as_deref().unwrap_or_default();
+        // HYGIENE.TRIGGER's is a person's question, not the schedule's.
+        if origin == ORIGIN {
+            return;
+        }
         let again = message.retries.is_some_and(|n| n > 0) || message.redelivered;
         if again
             || message.parent_id.is_some()
