@@ -18,6 +18,7 @@ mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod enforcement; // which TTL a written result has
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
+mod keys; // SCAN with filters: what each call shows and what a whole round does
 mod load; // loads, unloads, settings, refused settings
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found

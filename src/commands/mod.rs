@@ -5,6 +5,7 @@ pub mod config;
 pub mod fixttl;
 pub mod help;
 pub mod jobs;
+pub mod keys;
 pub mod scan;
 
 use crate::core::args::Args;

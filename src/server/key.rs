@@ -125,6 +125,42 @@ impl<'a> Key<'a> {
         (status == 0 && idle >= 0).then_some(idle)
     }
 
+    /// How much it is used: what the server's eviction goes by.
+    fn usage(&self) -> Usage {
+        if let Some(ms) = self.idle_ms() {
+            return Usage::IdleMs(ms);
+        }
+        let Some(lfu) = api!(RedisModule_GetLFU) else {
+            return Usage::Unknown;
+        };
+        let mut uses = -1;
+        // SAFETY: the handle is open and `uses` is a place for the answer.
+        let status = unsafe { lfu(self.ptr, &raw mut uses) };
+        if status == 0 && uses >= 0 {
+            Usage::Uses(uses)
+        } else {
+            Usage::Unknown
+        }
+    }
+
+    fn put_usage(&self, usage: Usage) {
+        match (usage, api!(RedisModule_SetLRU), api!(RedisModule_SetLFU)) {
+            (Usage::IdleMs(ms), Some(set), _) => {
+                // SAFETY: the handle is open; the call changes nothing but this.
+                unsafe {
+                    set(self.ptr, ms);
+                }
+            }
+            (Usage::Uses(uses), _, Some(set)) => {
+                // SAFETY: the handle is open; the call changes nothing but this.
+                unsafe {
+                    set(self.ptr, uses);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// A string's bytes, without a copy, and without moving it: `None` if it is so
     /// short that the server may keep it beside its key and would have to. This is
     /// what a scan's callback may ask.
@@ -163,6 +199,28 @@ impl<'a> Key<'a> {
         // SAFETY: the handle is open for writing.
         unsafe { set(self.ptr, at_ms) == 0 }
     }
+}
+
+/// How much a key is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usage {
+    /// Ms since its last use.
+    IdleMs(i64),
+    /// The logarithmic counter of an LFU policy.
+    Uses(i64),
+    /// The server does not tell.
+    Unknown,
+}
+
+/// Lets `work` ask the server about a key without that counting as a use: a
+/// command called from inside sets the key's idle time back, as any client's does.
+pub fn untouched<R>(ctx: Ctx<'_>, name: &Str, work: impl FnOnce() -> R) -> R {
+    let before = Key::read(ctx, name).map(|key| key.usage());
+    let result = work();
+    if let (Some(before), Some(key)) = (before, Key::read(ctx, name)) {
+        key.put_usage(before);
+    }
+    result
 }
 
 impl Drop for Key<'_> {

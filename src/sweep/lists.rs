@@ -4,8 +4,9 @@ use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::envelope::{self, Kind};
 use crate::core::keys::{Class, KeyType};
 use crate::known;
-use crate::server::Ctx;
 use crate::server::call::{self, Value};
+use crate::server::key::untouched;
+use crate::server::{Ctx, Str};
 
 /// The largest element fetched to be looked into, in bytes. LINDEX copies it whole.
 const LARGEST_ELEMENT: u64 = 256 * 1024;
@@ -46,7 +47,10 @@ fn element(ctx: Ctx<'_>, name: &[u8], at: i64, length: u64, bytes: u64) -> Optio
     if bytes.checked_div(length).unwrap_or(0) > LARGEST_ELEMENT {
         return None;
     }
-    match call::read(ctx, c"LINDEX", &[name, at.to_string().as_bytes()]) {
+    let at = at.to_string();
+    let key = Str::new(name)?;
+    let look = || call::read(ctx, c"LINDEX", &[name, at.as_bytes()]);
+    match untouched(ctx, &key, look) {
         Value::Str(element) => Some(element),
         _ => None,
     }
