@@ -21,7 +21,7 @@ pub mod sweep;
 
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
-use sweep::{background, engine};
+use sweep::{background, engine, last};
 
 /// The server's own allocator, so that what the module uses shows in `used_memory`.
 #[cfg(not(test))]
@@ -72,6 +72,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     hook::stop(ctx);
     background::forget();
     known::forget();
+    last::forget();
     server::config::forget();
     Ok(())
 }

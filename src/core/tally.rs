@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::keys::{Class, KeyType};
 use super::policy::Ttl;
@@ -56,6 +56,43 @@ struct ClassTally {
     over_max: u64,
     bytes_over_max: u64,
     oldest_ms: Option<i64>,
+}
+
+/// The sums of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    keys: u64,
+    no_ttl: u64,
+    bytes: u64,
+}
+
+/// The sums of a scan.
+pub type Sums = BTreeMap<Class, Sum>;
+
+/// The classes that have changed since an earlier scan, and by how much: a class
+/// that is gone too.
+#[must_use]
+pub fn changes(before: &Sums, now: &Sums) -> Reply {
+    let classes: BTreeSet<Class> = before.keys().chain(now.keys()).copied().collect();
+    let of = |sums: &Sums, class| sums.get(&class).copied().unwrap_or_default();
+    let more = |before: u64, now: u64| Reply::Int(now.wrapping_sub(before).cast_signed());
+    Reply::Map(
+        classes
+            .into_iter()
+            .map(|class| (class, of(before, class), of(now, class)))
+            .filter(|(_, before, now)| before != now)
+            .map(|(class, before, now)| {
+                (
+                    Cow::Borrowed(class.name().as_bytes()),
+                    Reply::map([
+                        ("keys", more(before.keys, now.keys)),
+                        ("no_ttl", more(before.no_ttl, now.no_ttl)),
+                        ("bytes", more(before.bytes, now.bytes)),
+                    ]),
+                )
+            })
+            .collect(),
+    )
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -165,6 +202,22 @@ impl Tally {
         tally.length += length;
         tally.bytes += bytes;
         tally.oldest_ms = older(tally.oldest_ms, oldest_ms);
+    }
+
+    /// The sums of each class, to be compared with the next scan's.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        self.classes
+            .iter()
+            .map(|(class, tally)| {
+                let sum = Sum {
+                    keys: tally.keys,
+                    no_ttl: tally.no_ttl,
+                    bytes: tally.bytes,
+                };
+                (*class, sum)
+            })
+            .collect()
     }
 
     /// The `classes` of the reply, the heaviest first.
@@ -506,6 +559,41 @@ mod tests {
             field(&classes, &["task_result", "bytes_no_ttl"]),
             &Reply::Int(5)
         );
+    }
+
+    #[test]
+    fn changes_name_what_grew_shrank_came_and_went() {
+        let tally = |keys: &[(Class, Ttl, u64)]| {
+            let mut tally = Tally::new(0, 0);
+            for (class, ttl, bytes) in keys {
+                tally.add(&key(b"k", *class, *ttl, *bytes));
+            }
+            tally.sums()
+        };
+        let before = tally(&[
+            (Class::TaskResult, None, 100),
+            (Class::TaskResult, None, 100),
+            (Class::ReplyQueue, None, 7_000),
+            (Class::Lock, None, 5),
+        ]);
+        let now = tally(&[
+            (Class::TaskResult, Some(1), 150),
+            (Class::Chord, None, 9),
+            (Class::Lock, None, 5),
+        ]);
+        let changed = changes(&before, &now);
+        for (path, expected) in [
+            (["task_result", "keys"], -1),
+            (["task_result", "no_ttl"], -2),
+            (["task_result", "bytes"], -50),
+            (["reply_queue", "keys"], -1),
+            (["reply_queue", "bytes"], -7_000),
+            (["chord", "keys"], 1),
+        ] {
+            assert_eq!(field(&changed, &path), &Reply::Int(expected), "{path:?}");
+        }
+        // What did not change is not told.
+        assert!(matches!(&changed, Reply::Map(fields) if fields.len() == 3));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod background;
 pub mod engine;
 pub mod fix;
+pub mod last;
 pub mod lists;
 pub mod report;
 

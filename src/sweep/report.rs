@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{Cost, Kept, Run, Turn, Visitor, fix, lists};
+use super::last::{self, Question};
+use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
 use crate::core::reply::Reply;
@@ -36,6 +37,22 @@ pub struct ScanOrder {
     pub memory: Memory,
     /// How many of the biggest keys are named.
     pub top: usize,
+    /// Who asks.
+    pub user: Option<Vec<u8>>,
+    /// Where.
+    pub scope: Scope,
+}
+
+impl ScanOrder {
+    fn question(&self) -> Question {
+        Question {
+            user: self.user.clone(),
+            scope: self.scope,
+            prefix: self.prefix.clone(),
+            pattern: self.pattern.as_ref().map(|glob| glob.source().to_vec()),
+            memory: self.memory,
+        }
+    }
 }
 
 /// The visitor of SCAN.
@@ -225,6 +242,7 @@ impl Visitor for Report {
 
     fn report(&mut self, _ctx: Ctx<'_>, run: &Run) -> Reply {
         let now_ms = context::now_ms();
+        let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([
             ("scanned", Reply::count(run.scanned)),
             ("duration_ms", Reply::Int(run.duration_ms)),
@@ -234,6 +252,7 @@ impl Visitor for Report {
             ("classes", self.tally.classes(now_ms)),
             ("top", self.tally.top()),
             ("findings", self.tally.findings(&self.settings)),
+            ("since_last", since_last),
         ])
     }
 }
