@@ -144,21 +144,52 @@ impl<'a> Key<'a> {
     }
 
     fn put_usage(&self, usage: Usage) {
-        match (usage, api!(RedisModule_SetLRU), api!(RedisModule_SetLFU)) {
-            (Usage::IdleMs(ms), Some(set), _) => {
-                // SAFETY: the handle is open; the call changes nothing but this.
-                unsafe {
-                    set(self.ptr, ms);
+        match usage {
+            Usage::IdleMs(ms) => {
+                self.put_idle(ms);
+                // Valkey 9.1.2 multiplies by 1,000 where it should divide: what it
+                // can be told exactly is thousands of seconds. Rounded down, nothing
+                // looks more idle than it is.
+                let off = |now: i64| now.abs_diff(ms) > 2_000;
+                if self.idle_ms().is_some_and(off) {
+                    self.put_idle(ms / 1_000_000);
                 }
             }
-            (Usage::Uses(uses), _, Some(set)) => {
-                // SAFETY: the handle is open; the call changes nothing but this.
-                unsafe {
-                    set(self.ptr, uses);
+            Usage::Uses(uses) => {
+                if let Some(set) = api!(RedisModule_SetLFU) {
+                    // SAFETY: the handle is open; the call changes nothing else.
+                    unsafe {
+                        set(self.ptr, uses);
+                    }
                 }
             }
-            _ => {}
+            Usage::Unknown => {}
         }
+    }
+
+    fn put_idle(&self, idle: i64) {
+        if let Some(set) = api!(RedisModule_SetLRU) {
+            // SAFETY: the handle is open; the call changes nothing else.
+            unsafe {
+                set(self.ptr, idle);
+            }
+        }
+    }
+
+    /// An element of a list, counted from its end where negative; that is no use of
+    /// the list. `None` where the server has no such call (before 7.0).
+    #[must_use]
+    pub fn element(&self, at: i64) -> Option<Str> {
+        let get = api!(RedisModule_ListGet)?;
+        if self.kind() != Some(KeyType::List) {
+            return None;
+        }
+        // SAFETY: the handle is open and holds a list; the string is ours.
+        Str::own(unsafe { get(self.ptr, at) })
+    }
+
+    pub(super) const fn ptr(&self) -> *mut raw::RedisModuleKey {
+        self.ptr
     }
 
     /// A string's bytes, without a copy, and without moving it: `None` if it is so
