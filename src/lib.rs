@@ -42,6 +42,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     register::<commands::fixttl::FixTtl>(ctx)?;
     register::<commands::beatstatus::BeatStatus>(ctx)?;
     register::<commands::keys::Keys>(ctx)?;
+    register::<commands::orphans::Orphans>(ctx)?;
     register::<commands::jobs::Jobs>(ctx)?;
     register::<commands::jobs::Cancel>(ctx)?;
     register::<commands::config::Config>(ctx)?;

@@ -20,6 +20,7 @@ mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
 mod keys; // SCAN with filters: what each call shows and what a whole round does
 mod load; // loads, unloads, settings, refused settings
+mod orphans; // what Celery left behind: found, purged, put back
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sweeps; // sweeps by themselves, several at once, their list, their rights

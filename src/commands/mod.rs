@@ -6,6 +6,7 @@ pub mod fixttl;
 pub mod help;
 pub mod jobs;
 pub mod keys;
+pub mod orphans;
 pub mod scan;
 
 use crate::core::args::Args;

@@ -356,13 +356,13 @@ impl Tally {
                 Class::ReplyQueue,
                 "reply_queues_without_ttl",
                 "answers to inspect and control whose asker may be gone",
-                "HYGIENE.FIXTTL CLASS reply_queue TTL 5m",
+                "HYGIENE.ORPHANS PURGE reply_queue DRYRUN, then HYGIENE.ORPHANS PURGE reply_queue",
             ),
             (
                 Class::EventQueue,
                 "event_queues_without_ttl",
                 "events kept for monitors that may be gone",
-                "stop the monitor that left them, then HYGIENE.FIXTTL CLASS event_queue TTL 5m",
+                "HYGIENE.ORPHANS PURGE event_queue DRYRUN, then HYGIENE.ORPHANS PURGE event_queue",
             ),
             (
                 Class::GroupResult,
