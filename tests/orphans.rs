@@ -460,6 +460,8 @@ async fn a_stuck_message_goes_back_as_kombu_puts_it_back_and_never_twice() {
         let waits = Message::new("a.b", "waits");
         conn.run(waits.push()).await;
         let plain = Message::new("a.b", "plain");
+        let older = Message::new("a.b", "older");
+        conn.pipe(older.unacked(clock.ago_s(3 * HOUR))).await;
         let urgent = Message::new("a.b", "urgent").priority(7);
         let elsewhere = Message::new("a.b", "elsewhere").queue("mail");
         for message in [&plain, &urgent, &elsewhere] {
@@ -468,25 +470,28 @@ async fn a_stuck_message_goes_back_as_kombu_puts_it_back_and_never_twice() {
         let dry = conn.fields("HYGIENE.ORPHANS REQUEUE DRYRUN").await;
         assert_eq!(
             (dry.int("requeued"), conn.int("HLEN unacked").await),
-            (3, 3)
+            (4, 4)
         );
         let done = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
         assert_eq!(lasting(&dry), lasting(&done));
         assert_eq!(conn.int("EXISTS unacked unacked_index").await, 0);
         for (list_name, expected) in [
-            ("celery".to_owned(), vec![waits.body(), plain.redelivered()]),
+            (
+                "celery".to_owned(),
+                vec![waits.body(), plain.redelivered(), older.redelivered()],
+            ),
             (queue_key("celery", 6), vec![urgent.redelivered()]),
             ("mail".to_owned(), vec![elsewhere.redelivered()]),
         ] {
-            // At the end that is read next.
+            // At the end that is read next, the oldest last.
             let found = conn.value(cmd!["LRANGE", &list_name, 0, -1]).await;
             let found: Vec<String> = list(&found).iter().map(text).collect();
             assert_eq!(found, expected, "{list_name}");
         }
         let again = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
         assert_eq!(again.int("requeued"), 0);
-        assert_eq!(conn.int("LLEN celery").await, 2);
-        assert!(server.log().contains("3 messages put back"));
+        assert_eq!(conn.int("LLEN celery").await, 3);
+        assert!(server.log().contains("4 messages put back"));
     })
     .await;
 }

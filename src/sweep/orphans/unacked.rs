@@ -29,15 +29,16 @@ const LONGEST: u64 = (envelope::MAX_BODY + envelope::MAX_ENVELOPE) as u64;
 const MUTEX_HELD: &str = "the unacked mutex is held: a worker is putting messages back, or died doing so within the last 5 minutes";
 const MUTEX_STUCK: &str = "the unacked mutex has no TTL: nothing is put back while it lies there; with no worker at that, EXPIRE it";
 
-/// A walk through the index of one hash, the oldest entry first.
+/// A walk through the index of one hash, from the youngest entry that is old enough
+/// to the oldest, as kombu goes: what is put back last is read first.
 pub struct Walk {
     db: i32,
     hash: Vec<u8>,
     index: Vec<u8>,
     mutex: Vec<u8>,
     prefix: Vec<u8>,
-    /// Where to go on: a score as the server prints it, and how many entries of
-    /// just that score are behind us.
+    /// Where to go on: a score as the server prints it, none at the beginning, and
+    /// how many entries of just that score are behind us.
     from: Vec<u8>,
     skip: u64,
     portion: VecDeque<(Vec<u8>, Vec<u8>)>,
@@ -155,7 +156,7 @@ impl Orphans {
             indexed: size(c"ZCARD", &index),
             mutex_state: mutex_state(turn.ctx, &mutex),
             prefix: hash.strip_suffix(b"unacked").unwrap_or_default().to_vec(),
-            from: b"-inf".to_vec(),
+            from: Vec::new(),
             skip: 0,
             portion: VecDeque::new(),
             stuck: 0,
@@ -170,20 +171,19 @@ impl Orphans {
 
     /// Asks for more entries that are old enough.
     fn next_portion(&self, turn: &Turn<'_>, walk: &mut Walk) -> bool {
-        let limit_ms = turn.now_ms.saturating_sub(self.order.ages.unacked_ms);
-        let before = format!(
-            "({}.{:03}",
-            limit_ms.div_euclid(1_000),
-            limit_ms.rem_euclid(1_000)
-        );
+        if walk.from.is_empty() {
+            let limit_ms = turn.now_ms.saturating_sub(self.order.ages.unacked_ms);
+            let (seconds, ms) = (limit_ms.div_euclid(1_000), limit_ms.rem_euclid(1_000));
+            walk.from = format!("({seconds}.{ms:03}").into_bytes();
+        }
         let skip = walk.skip.to_string();
         let reply = call::read(
             turn.ctx,
-            c"ZRANGEBYSCORE",
+            c"ZREVRANGEBYSCORE",
             &[
                 &walk.index,
                 &walk.from,
-                before.as_bytes(),
+                b"-inf",
                 b"WITHSCORES",
                 b"LIMIT",
                 skip.as_bytes(),
