@@ -297,7 +297,9 @@ impl Visitor for Orphans {
         if self.writes() {
             stats::PURGED.add(self.changes.purged);
             stats::REQUEUED.add(self.changes.requeued);
-            self.log();
+            if self.changes != Changes::default() {
+                self.log();
+            }
         }
         let kinds = Kind::ALL
             .into_iter()
