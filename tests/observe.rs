@@ -130,6 +130,8 @@ async fn the_rates_of_a_queue_are_measured() {
             "the watch to be old enough for a rate",
             Duration::from_secs(90),
             async || {
+                let message = Message::new("work", "again");
+                publish(&mut conn, &message).await;
                 let queue = status(&mut conn).await.one("queues", "name", "celery");
                 if queue.int("in_per_min") > 0 && queue.int("out_per_min") > 0 {
                     same(queue.text("consumed"), "yes".to_owned())

@@ -68,7 +68,7 @@ impl<'a> Written<'a> {
             let value = call::read(ctx, c"LINDEX", &[self.key(), at]);
             return value.str().and_then(Str::new);
         }
-        self.open(ctx)?.element(head)
+        self.open(ctx)?.element(if head { 0 } else { -1 })
     }
 }
 

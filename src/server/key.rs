@@ -220,16 +220,6 @@ impl<'a> Key<'a> {
         Some(unsafe { std::slice::from_raw_parts(ptr.cast(), len) })
     }
 
-    /// A copy of a list's first or last element.
-    pub(super) fn element(&self, head: bool) -> Option<Str> {
-        if self.kind() != Some(KeyType::List) {
-            return None;
-        }
-        let get = api!(RedisModule_ListGet)?;
-        // SAFETY: the handle is open and holds a list; the string it answers is ours.
-        Str::own(unsafe { get(self.ptr, if head { 0 } else { -1 }) })
-    }
-
     /// Gives it an expiry at a Unix time in ms; `false` where the server has no
     /// such call. Replicates nothing.
     pub(super) fn expire_at(&self, at_ms: i64) -> bool {
