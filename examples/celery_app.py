@@ -83,6 +83,13 @@ def slow(seconds):
     return seconds
 
 
+@app.task(name="shop.late", acks_late=True)
+def late(seconds):
+    """Acknowledged when it is done: a killed worker leaves it in `unacked`."""
+    time.sleep(seconds)
+    return seconds
+
+
 @app.task(name="maintenance.cleanup_orphaned_jobs")
 def cleanup_orphaned_jobs():
     return 0

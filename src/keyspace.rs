@@ -40,6 +40,17 @@ pub fn look_for_listeners(ctx: Ctx<'_>) {
     HEARD.store(!silent, Relaxed);
 }
 
+/// Why something that needs idle times is refused.
+pub const NO_IDLE_TIMES: &str = "idle times are not kept under an LFU policy (maxmemory-policy)";
+
+/// Whether the server keeps the time of a key's last use. Under an LFU policy it
+/// counts uses in the same place.
+pub fn idle_times_are_kept(ctx: Ctx<'_>) -> bool {
+    let reply = call::read(ctx, c"CONFIG", &[b"GET", b"maxmemory-policy"]);
+    let policy = reply.array().get(1).and_then(call::Value::str);
+    policy.is_some_and(|policy| !policy.ends_with(b"-lfu"))
+}
+
 /// The same for a key that is open for writing.
 pub fn give_open_key_ttl(ctx: Ctx<'_>, key: key::Key<'_>, name: &Str, ttl_ms: i64) -> bool {
     let at_ms = now_ms().saturating_add(ttl_ms);

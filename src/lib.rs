@@ -23,7 +23,7 @@ pub mod trigger;
 
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
-use sweep::{background, engine};
+use sweep::{background, engine, last};
 
 /// The server's own allocator, so that what the module uses shows in `used_memory`.
 #[cfg(not(test))]
@@ -44,6 +44,8 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     register::<commands::fixttl::FixTtl>(ctx)?;
     register::<commands::beatstatus::BeatStatus>(ctx)?;
     register::<commands::doctor::Doctor>(ctx)?;
+    register::<commands::keys::Keys>(ctx)?;
+    register::<commands::orphans::Orphans>(ctx)?;
     register::<commands::jobs::Jobs>(ctx)?;
     register::<commands::jobs::Cancel>(ctx)?;
     register::<commands::trigger::Trigger>(ctx)?;
@@ -76,6 +78,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     hook::stop(ctx);
     background::forget();
     known::forget();
+    last::forget();
     server::config::forget();
     Ok(())
 }

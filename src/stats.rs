@@ -41,6 +41,10 @@ pub static CUT_BY_SWEEPS: Counter = Counter::new();
 pub static DELETED: Counter = Counter::new();
 /// Bytes that went with them.
 pub static FREED_BYTES: Counter = Counter::new();
+/// Orphans that ORPHANS deleted: lists, bindings, chords.
+pub static PURGED: Counter = Counter::new();
+/// Messages that ORPHANS put back into their queues.
+pub static REQUEUED: Counter = Counter::new();
 /// Slices of sweeps and scans.
 pub static SLICES: Counter = Counter::new();
 /// Main-thread time of those slices, in µs.
@@ -68,6 +72,8 @@ impl Tells for Info {
             ("cut_by_sweeps_total", CUT_BY_SWEEPS.value()),
             ("deleted_total", DELETED.value()),
             ("freed_bytes_total", FREED_BYTES.value()),
+            ("purged_total", PURGED.value()),
+            ("requeued_total", REQUEUED.value()),
             ("slices_total", SLICES.value()),
             ("slice_time_us_total", SLICE_TIME_US.value()),
             ("longest_slice_us", LONGEST_SLICE_US.load(Relaxed)),

@@ -240,12 +240,89 @@ impl Message {
 
     /// The two writes by which kombu notes a delivered message that is not done.
     pub fn unacked(&self, delivered_s: i64) -> [Cmd; 2] {
-        let value = format!(r#"[{}, "", "{}"]"#, self.body(), self.queue);
+        self.unacked_by("", "", delivered_s)
+    }
+
+    /// The same behind a key prefix, for a message that came by an exchange.
+    pub fn unacked_by(&self, prefix: &str, exchange: &str, delivered_s: i64) -> [Cmd; 2] {
+        let value = format!(r#"[{}, "{exchange}", "{}"]"#, self.body(), self.queue);
         [
-            cmd!["ZADD", "unacked_index", delivered_s, &self.tag],
-            cmd!["HSET", "unacked", &self.tag, value],
+            cmd![
+                "ZADD",
+                format!("{prefix}unacked_index"),
+                delivered_s,
+                &self.tag
+            ],
+            cmd!["HSET", format!("{prefix}unacked"), &self.tag, value],
         ]
     }
+
+    /// The list element once kombu has put it back.
+    pub fn redelivered(&self) -> String {
+        let marked = self
+            .body()
+            .replace(
+                "}, \"properties\"",
+                ", \"redelivered\": true}, \"properties\"",
+            )
+            .replace("}, \"priority\"", ", \"redelivered\": true}, \"priority\"");
+        assert_eq!(marked.matches("redelivered").count(), 2, "{marked}");
+        marked
+    }
+}
+
+/// A task of protocol 1 as it lies in `unacked`: what there is to know is in the body.
+pub fn old_unacked(id: &str, eta_ms: Option<i64>, delivered_s: i64) -> [Cmd; 2] {
+    let eta = eta_ms.map_or("null".to_owned(), |ms| {
+        format!("\"{}\"", iso(ms, Form::Utc))
+    });
+    let body = base64(&format!(
+        r#"{{"task": "a.b", "id": "{id}", "args": [1], "kwargs": {{}}, "retries": 0, "eta": {eta}}}"#
+    ));
+    let message = format!(
+        r#"{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{}}, "properties": {{"correlation_id": "{id}", "delivery_mode": 2, "delivery_info": {{"exchange": "", "routing_key": "celery"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "tag-{id}"}}}}"#
+    );
+    [
+        cmd!["ZADD", "unacked_index", delivered_s, format!("tag-{id}")],
+        cmd![
+            "HSET",
+            "unacked",
+            format!("tag-{id}"),
+            format!(r#"[{message}, "", "celery"]"#)
+        ],
+    ]
+}
+
+/// An event as a worker sends it: an element of a `celeryev.*` list.
+pub fn event(at_ms: i64) -> String {
+    let body = base64(&format!(
+        r#"{{"hostname": "w1@lab", "utcoffset": 0.0, "pid": 22663, "clock": 2, "timestamp": {}.{:03}, "type": "worker-heartbeat"}}"#,
+        at_ms / 1000,
+        at_ms % 1000
+    ));
+    format!(
+        r#"{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"hostname": "w1@lab"}}, "properties": {{"delivery_mode": 1, "delivery_info": {{"exchange": "celeryev", "routing_key": "worker.heartbeat"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "e-{at_ms}"}}}}"#
+    )
+}
+
+/// As Python's `b64encode`.
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut encoded = String::new();
+    for group in text.as_bytes().chunks(3) {
+        let bits = group
+            .iter()
+            .fold(0_usize, |bits, byte| (bits << 8) | usize::from(*byte))
+            << (8 * (3 - group.len()));
+        for at in 0..4 {
+            encoded.push(if at <= group.len() {
+                DIGITS[(bits >> (18 - 6 * at)) & 63].into()
+            } else {
+                '='
+            });
+        }
+    }
+    encoded
 }
 
 /// The list of a queue at a priority; the steps are 0, 3, 6 and 9.

@@ -333,6 +333,8 @@ async fn help_lists_every_command_and_the_server_documents_them() {
             "HYGIENE.BEATSTATUS",
             "HYGIENE.CONFIG",
             "HYGIENE.JOBS",
+            "HYGIENE.KEYS",
+            "HYGIENE.ORPHANS",
         ] {
             let word = name.trim_start_matches("HYGIENE.");
             assert!(help.contains(word), "{word} in {help}");

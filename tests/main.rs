@@ -20,8 +20,10 @@ mod cluster; // each node its own keys, all together all of them; slots that mov
 mod enforcement; // which TTL a written result has
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
+mod keys; // SCAN with filters: what each call shows and what a whole round does
 mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
+mod orphans; // what Celery left behind: found, purged, put back
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sentinel; // a failover by Sentinel

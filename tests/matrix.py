@@ -2,7 +2,7 @@
 """Runs the integration tests on each server at hand, one after the other.
 
 Prints a table, servers by suites (the modules of tests/main.rs), with what passed,
-failed and was left out, then the failures, and what was left out with the reasons.
+failed and was left out (wholly or in part), then the failures, and what was left out with the reasons.
 Exits non-zero when a test failed or the chosen server is not there.
 
 Usage: tests/matrix.py [NAME ...]     (default: redis-server on PATH and all of
@@ -14,8 +14,10 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -55,19 +57,30 @@ class Run:
     def __init__(self, path):
         begin = time.monotonic()
         command = ["cargo", "test", "--locked", "--test", "servers", "--", "--show-output"]
-        try:
-            done = subprocess.run(
+        # What tests say past cargo's capture would come in the middle of a verdict.
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env=os.environ | {"HYGIENE_TEST_SERVERS": path},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=DEADLINE_S,
+                stderr=errors,
+                start_new_session=True,
             )
-            output, self.ended = done.stdout, done.returncode
-        except subprocess.TimeoutExpired as late:
-            output, self.ended = late.stdout or b"", f"no end within {DEADLINE_S} s"
+            try:
+                output, _ = process.communicate(timeout=DEADLINE_S)
+                self.ended = process.returncode
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output, _ = process.communicate()
+                self.ended = f"no end within {DEADLINE_S} s"
+            except BaseException:
+                # Its servers must not outlive an interrupted run.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+            errors.seek(0)
+            output += b"\n--- told past the capture\n" + errors.read()
         self.seconds = time.monotonic() - begin
         self.output = output.decode(errors="replace")
         self.cells = collections.defaultdict(collections.Counter)

@@ -350,3 +350,43 @@ async fn two_clients_at_once_get_a_whole_answer_each() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn tells_what_has_changed_since_the_same_scan_and_so_proves_a_clean_up() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        seed_results(&mut conn, "s", 100).await;
+        conn.run("LPUSH celeryev.a 1").await;
+        let first = conn.fields("HYGIENE.SCAN").await.map("since_last");
+        assert_eq!(first.int("seconds"), -1, "there was none before");
+        assert!(first.map("classes").names().is_empty());
+
+        seed_results(&mut conn, "t", 10).await;
+        conn.run("DEL celeryev.a").await;
+        // Another question is another scan.
+        let other = conn.fields("HYGIENE.SCAN MATCH *").await.map("since_last");
+        assert_eq!(other.int("seconds"), -1);
+        let second = conn.fields("HYGIENE.SCAN").await.map("since_last");
+        assert!(second.int("seconds") >= 0);
+        let changed = second.map("classes");
+        assert_eq!(changed.names(), ["task_result", "event_queue"]);
+        let results = changed.map("task_result");
+        assert_eq!((results.int("keys"), results.int("no_ttl")), (10, 10));
+        assert!(results.int("bytes") > 0);
+        let events = changed.map("event_queue");
+        assert_eq!(events.int("keys"), -1);
+        assert!(events.int("bytes") < 0);
+
+        conn.run("HYGIENE.FIXTTL").await;
+        let third = conn.fields("HYGIENE.SCAN").await.map("since_last");
+        assert_eq!(
+            third.map("classes").map("task_result").int("no_ttl"),
+            -110,
+            "the clean-up shows"
+        );
+        let fourth = conn.fields("HYGIENE.SCAN").await.map("since_last");
+        assert!(fourth.map("classes").names().is_empty(), "{fourth:?}");
+    })
+    .await;
+}

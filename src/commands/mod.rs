@@ -6,6 +6,8 @@ pub mod doctor;
 pub mod fixttl;
 pub mod help;
 pub mod jobs;
+pub mod keys;
+pub mod orphans;
 pub mod scan;
 pub mod trigger;
 

@@ -97,11 +97,14 @@ impl Command for Scan {
         };
         let current = settings::now();
         let user = user(ctx);
+        let scope = options.scope.unwrap_or(Scope::All);
         let order = ScanOrder {
             prefix: options.prefix.unwrap_or_default(),
             pattern: options.pattern,
             memory: options.memory.unwrap_or(Memory::Sample),
             top: usize::try_from(options.top.unwrap_or(TOP)).unwrap_or(0),
+            user: user.clone(),
+            scope,
         };
         engine::start_for_client(
             ctx,
@@ -109,7 +112,7 @@ impl Command for Scan {
                 what: "HYGIENE.SCAN",
                 by: caller(ctx, user.as_deref()),
                 user,
-                scope: options.scope.unwrap_or(Scope::All),
+                scope,
                 visitor: Box::new(Report::new(order, current.names, current.settings)),
             },
             options.asynchronous.is_some(),

@@ -10,6 +10,7 @@ pub mod beat;
 pub mod celery;
 pub mod glob;
 pub mod keys;
+pub mod orphans;
 pub mod pace;
 pub mod policy;
 pub mod reply;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::keys::{Class, KeyType};
 use super::policy::Ttl;
@@ -58,6 +58,43 @@ struct ClassTally {
     oldest_ms: Option<i64>,
 }
 
+/// The sums of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    keys: u64,
+    no_ttl: u64,
+    bytes: u64,
+}
+
+/// The sums of a scan.
+pub type Sums = BTreeMap<Class, Sum>;
+
+/// The classes that have changed since an earlier scan, and by how much: a class
+/// that is gone too.
+#[must_use]
+pub fn changes(before: &Sums, now: &Sums) -> Reply {
+    let classes: BTreeSet<Class> = before.keys().chain(now.keys()).copied().collect();
+    let of = |sums: &Sums, class| sums.get(&class).copied().unwrap_or_default();
+    let more = |before: u64, now: u64| Reply::Int(now.wrapping_sub(before).cast_signed());
+    Reply::Map(
+        classes
+            .into_iter()
+            .map(|class| (class, of(before, class), of(now, class)))
+            .filter(|(_, before, now)| before != now)
+            .map(|(class, before, now)| {
+                (
+                    Cow::Borrowed(class.name().as_bytes()),
+                    Reply::map([
+                        ("keys", more(before.keys, now.keys)),
+                        ("no_ttl", more(before.no_ttl, now.no_ttl)),
+                        ("bytes", more(before.bytes, now.bytes)),
+                    ]),
+                )
+            })
+            .collect(),
+    )
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct QueueTally {
     length: u64,
@@ -85,7 +122,29 @@ pub struct Tally {
     top_size: usize,
     max_ttl_ms: i64,
     mutex_without_ttl: Vec<Vec<u8>>,
+    /// Prefixes of brokers that no setting names.
+    prefixes: BTreeSet<Vec<u8>>,
+    big_results: u64,
+    big_result_bytes: u64,
 }
+
+/// What findings need to know of the server, besides its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// Unix ms.
+    pub now_ms: i64,
+    /// `maxmemory` in bytes; 0 is no limit.
+    pub maxmemory: u64,
+    /// `maxmemory-policy`.
+    pub policy: &'a [u8],
+}
+
+/// From so many bytes on a result is told as too big: Redis moves it as one piece
+/// for each state of the task, and to each client that asks.
+const BIG_RESULT: u64 = 1024 * 1024;
+
+/// The most prefixes told.
+const MOST_PREFIXES: usize = 10;
 
 impl Tally {
     /// An empty one that keeps the `top_size` biggest keys and counts what lives
@@ -124,7 +183,21 @@ impl Tally {
         if key.class == Class::Unacked && key.kind == KeyType::String && key.ttl.is_none() {
             self.mutex_without_ttl.push(key.name.to_vec());
         }
+        if key.class == Class::TaskResult
+            && key.kind == KeyType::String
+            && key.elements >= BIG_RESULT
+        {
+            self.big_results += 1;
+            self.big_result_bytes += key.bytes;
+        }
         self.keep_if_big(key);
+    }
+
+    /// Notes the prefix of a broker that no setting names.
+    pub fn unknown_prefix(&mut self, prefix: &[u8]) {
+        if self.prefixes.len() < MOST_PREFIXES {
+            self.prefixes.insert(prefix.to_vec());
+        }
     }
 
     fn keep_if_big(&mut self, key: &Seen<'_>) {
@@ -165,6 +238,22 @@ impl Tally {
         tally.length += length;
         tally.bytes += bytes;
         tally.oldest_ms = older(tally.oldest_ms, oldest_ms);
+    }
+
+    /// The sums of each class, to be compared with the next scan's.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        self.classes
+            .iter()
+            .map(|(class, tally)| {
+                let sum = Sum {
+                    keys: tally.keys,
+                    no_ttl: tally.no_ttl,
+                    bytes: tally.bytes,
+                };
+                (*class, sum)
+            })
+            .collect()
     }
 
     /// The `classes` of the reply, the heaviest first.
@@ -259,8 +348,8 @@ impl Tally {
     /// The `findings` of the reply: what is wrong and the command that helps, the
     /// worst first.
     #[must_use]
-    pub fn findings(&self, settings: &Settings) -> Reply {
-        let mut findings = Vec::new();
+    pub fn findings(&self, settings: &Settings, moment: &Moment<'_>) -> Reply {
+        let mut findings = self.broker_findings(settings, moment);
         let of = |class| self.classes.get(&class).cloned().unwrap_or_default();
         let results = of(Class::TaskResult);
         if results.no_ttl > 0 {
@@ -303,13 +392,13 @@ impl Tally {
                 Class::ReplyQueue,
                 "reply_queues_without_ttl",
                 "answers to inspect and control whose asker may be gone",
-                "HYGIENE.FIXTTL CLASS reply_queue TTL 5m",
+                "HYGIENE.ORPHANS PURGE reply_queue DRYRUN, then HYGIENE.ORPHANS PURGE reply_queue",
             ),
             (
                 Class::EventQueue,
                 "event_queues_without_ttl",
                 "events kept for monitors that may be gone",
-                "stop the monitor that left them, then HYGIENE.FIXTTL CLASS event_queue TTL 5m",
+                "HYGIENE.ORPHANS PURGE event_queue DRYRUN, then HYGIENE.ORPHANS PURGE event_queue",
             ),
             (
                 Class::GroupResult,
@@ -373,6 +462,112 @@ impl Tally {
         }
         findings.sort_by_key(|finding| (Reverse(finding.severity), Reverse(finding.bytes)));
         Reply::Array(findings.into_iter().map(Finding::reply).collect())
+    }
+}
+
+impl Tally {
+    /// What is wrong around the broker and the memory it lives in.
+    fn broker_findings(&self, settings: &Settings, moment: &Moment<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let of = |class| self.classes.get(&class).cloned().unwrap_or_default();
+        let unacked = of(Class::Unacked);
+        if let Some(oldest_ms) = unacked.oldest_ms {
+            let age_ms = moment.now_ms.saturating_sub(oldest_ms);
+            if age_ms > settings.visibility_timeout_ms {
+                findings.push(Finding {
+                    code: "unacked_older_than_visibility_timeout",
+                    severity: Severity::Warning,
+                    class: Class::Unacked,
+                    keys: unacked.keys,
+                    bytes: unacked.bytes,
+                    detail: format!(
+                        "the oldest message was taken {} s ago, longer than visibility-timeout ({}): \
+                         it waits for its eta, or no worker puts it back",
+                        age_ms / 1_000,
+                        span::show(settings.visibility_timeout_ms)
+                    ),
+                    advice: "HYGIENE.ORPHANS tells which; HYGIENE.ORPHANS REQUEUE puts them back",
+                });
+            }
+        }
+        let work = [Class::Queue, Class::Unacked, Class::Binding, Class::Redbeat]
+            .map(of)
+            .into_iter()
+            .fold((0, 0), |(keys, bytes), tally| {
+                (keys + tally.keys, bytes + tally.bytes)
+            });
+        if moment.maxmemory > 0 && moment.policy.starts_with(b"allkeys-") && work.0 > 0 {
+            findings.push(Finding {
+                code: "eviction_can_drop_work",
+                severity: Severity::Critical,
+                class: Class::Queue,
+                keys: work.0,
+                bytes: work.1,
+                detail: format!(
+                    "maxmemory-policy is {}: with memory full, queues, messages being worked on, \
+                     bindings and schedules are dropped like anything else",
+                    String::from_utf8_lossy(moment.policy)
+                ),
+                advice: "CONFIG SET maxmemory-policy volatile-lru, which leaves keys without TTL alone",
+            });
+        }
+        let (keys, no_ttl) = self.classes.values().fold((0, 0), |(keys, no_ttl), class| {
+            (keys + class.keys, no_ttl + class.no_ttl)
+        });
+        if moment.maxmemory > 0
+            && moment.policy.starts_with(b"volatile-")
+            && keys > 0
+            && keys == no_ttl
+        {
+            findings.push(Finding {
+                code: "nothing_to_evict",
+                severity: Severity::Warning,
+                class: Class::Other,
+                keys,
+                bytes: 0,
+                detail: format!(
+                    "maxmemory-policy is {} and no key has a TTL: with memory full, writes are refused",
+                    String::from_utf8_lossy(moment.policy)
+                ),
+                advice: "HYGIENE.FIXTTL gives results a TTL",
+            });
+        }
+        if self.big_results > 0 {
+            findings.push(Finding {
+                code: "big_results",
+                severity: Severity::Info,
+                class: Class::TaskResult,
+                keys: self.big_results,
+                bytes: self.big_result_bytes,
+                detail: format!(
+                    "{} results have a megabyte or more: each state of the task and each client \
+                     that asks moves all of it",
+                    self.big_results
+                ),
+                advice: "keep the data elsewhere and return where it lies, or ignore_result=True",
+            });
+        }
+        if !self.prefixes.is_empty() {
+            let names: Vec<String> = self
+                .prefixes
+                .iter()
+                .map(|prefix| format!("'{}'", prefix.escape_ascii()))
+                .collect();
+            findings.push(Finding {
+                code: "prefix_not_in_settings",
+                severity: Severity::Warning,
+                class: Class::Binding,
+                keys: names.len() as u64,
+                bytes: 0,
+                detail: format!(
+                    "bindings show key prefixes that key-prefixes does not name: {}; results and \
+                     unacked messages behind them are not recognised",
+                    names.join(", ")
+                ),
+                advice: "HYGIENE.CONFIG SET key-prefixes with them",
+            });
+        }
+        findings
     }
 }
 
@@ -509,6 +704,41 @@ mod tests {
     }
 
     #[test]
+    fn changes_name_what_grew_shrank_came_and_went() {
+        let tally = |keys: &[(Class, Ttl, u64)]| {
+            let mut tally = Tally::new(0, 0);
+            for (class, ttl, bytes) in keys {
+                tally.add(&key(b"k", *class, *ttl, *bytes));
+            }
+            tally.sums()
+        };
+        let before = tally(&[
+            (Class::TaskResult, None, 100),
+            (Class::TaskResult, None, 100),
+            (Class::ReplyQueue, None, 7_000),
+            (Class::Lock, None, 5),
+        ]);
+        let now = tally(&[
+            (Class::TaskResult, Some(1), 150),
+            (Class::Chord, None, 9),
+            (Class::Lock, None, 5),
+        ]);
+        let changed = changes(&before, &now);
+        for (path, expected) in [
+            (["task_result", "keys"], -1),
+            (["task_result", "no_ttl"], -2),
+            (["task_result", "bytes"], -50),
+            (["reply_queue", "keys"], -1),
+            (["reply_queue", "bytes"], -7_000),
+            (["chord", "keys"], 1),
+        ] {
+            assert_eq!(field(&changed, &path), &Reply::Int(expected), "{path:?}");
+        }
+        // What did not change is not told.
+        assert!(matches!(&changed, Reply::Map(fields) if fields.len() == 3));
+    }
+
+    #[test]
     fn the_lists_of_one_queue_are_one_queue() {
         let mut tally = Tally::new(0, 0);
         for (name, length, sent) in [
@@ -552,8 +782,13 @@ mod tests {
     #[test]
     fn findings_come_the_worst_first_and_only_where_there_is_something() {
         let settings = Settings::default();
+        let moment = Moment {
+            now_ms: NOW,
+            maxmemory: 0,
+            policy: b"allkeys-lru",
+        };
         let codes = |tally: &Tally| -> Vec<Reply> {
-            match tally.findings(&settings) {
+            match tally.findings(&settings, &moment) {
                 Reply::Array(items) => items
                     .iter()
                     .map(|item| field(item, &["code"]).clone())
@@ -574,6 +809,49 @@ mod tests {
                 Reply::word("unacked_mutex_without_ttl"),
                 Reply::word("results_without_ttl"),
                 Reply::word("default_ttl_not_above_visibility_timeout"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_around_the_broker_is_told_only_where_it_is_so() {
+        let settings = Settings::default();
+        let codes = |tally: &Tally, maxmemory, policy: &[u8]| -> Vec<String> {
+            let moment = Moment {
+                now_ms: NOW,
+                maxmemory,
+                policy,
+            };
+            let findings = tally.broker_findings(&settings, &moment);
+            findings.iter().map(|found| found.code.to_owned()).collect()
+        };
+        let mut tally = Tally::new(0, 0);
+        assert_eq!(codes(&tally, 1, b"volatile-lru"), [""; 0], "nothing there");
+        tally.add(&key(b"r", Class::TaskResult, None, 1));
+        assert_eq!(codes(&tally, 1, b"volatile-lru"), ["nothing_to_evict"]);
+        assert_eq!(codes(&tally, 1, b"noeviction"), [""; 0]);
+        assert_eq!(codes(&tally, 1, b"allkeys-lru"), [""; 0]);
+        tally.add(&key(b"celery", Class::Queue, None, 1));
+        assert_eq!(codes(&tally, 1, b"allkeys-lru"), ["eviction_can_drop_work"]);
+        assert_eq!(codes(&tally, 0, b"allkeys-lru"), [""; 0], "no limit");
+        tally.add(&key(b"r", Class::TaskResult, Some(9), 1));
+        assert_eq!(codes(&tally, 1, b"volatile-lru"), [""; 0], "one may go");
+        tally.add(&Seen {
+            elements: BIG_RESULT,
+            ..key(b"r", Class::TaskResult, Some(9), 1)
+        });
+        tally.unknown_prefix(b"shop:");
+        tally.add(&Seen {
+            kind: KeyType::Zset,
+            since_ms: Some(NOW - settings.visibility_timeout_ms - 1),
+            ..key(b"unacked_index", Class::Unacked, None, 1)
+        });
+        assert_eq!(
+            codes(&tally, 0, b"noeviction"),
+            [
+                "unacked_older_than_visibility_timeout",
+                "big_results",
+                "prefix_not_in_settings"
             ]
         );
     }

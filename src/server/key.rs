@@ -115,6 +115,73 @@ impl<'a> Key<'a> {
         (status == 0 && idle >= 0).then_some(idle)
     }
 
+    /// How much it is used: what the server's eviction goes by.
+    fn usage(&self) -> Usage {
+        if let Some(ms) = self.idle_ms() {
+            return Usage::IdleMs(ms);
+        }
+        let Some(lfu) = api!(RedisModule_GetLFU) else {
+            return Usage::Unknown;
+        };
+        let mut uses = -1;
+        // SAFETY: the handle is open and `uses` is a place for the answer.
+        let status = unsafe { lfu(self.ptr, &raw mut uses) };
+        if status == 0 && uses >= 0 {
+            Usage::Uses(uses)
+        } else {
+            Usage::Unknown
+        }
+    }
+
+    fn put_usage(&self, usage: Usage) {
+        match usage {
+            Usage::IdleMs(ms) => {
+                self.put_idle(ms);
+                // Valkey 9.1.2 multiplies by 1,000 where it should divide: what it
+                // can be told exactly is thousands of seconds. Rounded down, nothing
+                // looks more idle than it is.
+                let off = |now: i64| now.abs_diff(ms) > 2_000;
+                if self.idle_ms().is_some_and(off) {
+                    self.put_idle(ms / 1_000_000);
+                }
+            }
+            Usage::Uses(uses) => {
+                if let Some(set) = api!(RedisModule_SetLFU) {
+                    // SAFETY: the handle is open; the call changes nothing else.
+                    unsafe {
+                        set(self.ptr, uses);
+                    }
+                }
+            }
+            Usage::Unknown => {}
+        }
+    }
+
+    fn put_idle(&self, idle: i64) {
+        if let Some(set) = api!(RedisModule_SetLRU) {
+            // SAFETY: the handle is open; the call changes nothing else.
+            unsafe {
+                set(self.ptr, idle);
+            }
+        }
+    }
+
+    /// An element of a list, counted from its end where negative; that is no use of
+    /// the list. `None` where the server has no such call (before 7.0).
+    #[must_use]
+    pub fn element(&self, at: i64) -> Option<Str> {
+        let get = api!(RedisModule_ListGet)?;
+        if self.kind() != Some(KeyType::List) {
+            return None;
+        }
+        // SAFETY: the handle is open and holds a list; the string is ours.
+        Str::own(unsafe { get(self.ptr, at) })
+    }
+
+    pub(super) const fn ptr(&self) -> *mut raw::RedisModuleKey {
+        self.ptr
+    }
+
     /// A string's bytes, without a copy, and without moving it: `None` if it is so
     /// short that the server may keep it beside its key and would have to. This is
     /// what a scan's callback may ask.
@@ -153,6 +220,28 @@ impl<'a> Key<'a> {
         // SAFETY: the handle is open for writing.
         unsafe { set(self.ptr, at_ms) == 0 }
     }
+}
+
+/// How much a key is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usage {
+    /// Ms since its last use.
+    IdleMs(i64),
+    /// The logarithmic counter of an LFU policy.
+    Uses(i64),
+    /// The server does not tell.
+    Unknown,
+}
+
+/// Lets `work` ask the server about a key without that counting as a use: a
+/// command called from inside sets the key's idle time back, as any client's does.
+pub fn untouched<R>(ctx: Ctx<'_>, name: &Str, work: impl FnOnce() -> R) -> R {
+    let before = Key::read(ctx, name).map(|key| key.usage());
+    let result = work();
+    if let (Some(before), Some(key)) = (before, Key::read(ctx, name)) {
+        key.put_usage(before);
+    }
+    result
 }
 
 impl Drop for Key<'_> {

@@ -160,7 +160,7 @@ impl Server {
         let rights = if acl::available() {
             "rights are checked key by key"
         } else {
-            "no rights are checked key by key: withhold hygiene.fixttl by ACL"
+            "no rights are checked key by key: withhold hygiene.fixttl and hygiene.orphans by ACL"
         };
         format!(
             "loaded on {} {major}.{minor}.{patch}: {stamps}, {generic}; {settings}; {rights}",

@@ -76,6 +76,50 @@ impl Cursor {
     }
 }
 
+/// A place within a set. Freed on drop.
+pub struct MembersCursor(Cursor);
+
+impl MembersCursor {
+    /// A cursor at the beginning.
+    pub fn new() -> Option<Self> {
+        Cursor::new().map(Self)
+    }
+
+    /// Shows some members: those of one bucket, or all of a small set, with the
+    /// guarantees of SSCAN; that is no use of the set. `false` at the end. The key
+    /// may be opened anew between two calls.
+    pub fn step<F: FnMut(&[u8])>(&mut self, set: &Key<'_>, mut visit: F) -> bool {
+        let Some(scan) = api!(RedisModule_ScanKey) else {
+            return false;
+        };
+        // SAFETY: key and cursor are live; `member::<F>` gets back the very closure
+        // that is passed, which outlives the call. Another type than a hash, set or
+        // zset is refused.
+        unsafe {
+            scan(
+                set.ptr(),
+                self.0.0,
+                Some(member::<F>),
+                (&raw mut visit).cast::<c_void>(),
+            ) != 0
+        }
+    }
+}
+
+unsafe extern "C" fn member<F: FnMut(&[u8])>(
+    _key: *mut raw::RedisModuleKey,
+    field: *mut raw::RedisModuleString,
+    _value: *mut raw::RedisModuleString,
+    visit: *mut c_void,
+) {
+    guard(|| {
+        // SAFETY: `step` passes its closure, alive and not used by anyone else
+        // until the scan returns.
+        let visit = unsafe { &mut *visit.cast::<F>() };
+        visit(lent_bytes(field));
+    });
+}
+
 impl Drop for Cursor {
     fn drop(&mut self) {
         if let Some(destroy) = api!(RedisModule_ScanCursorDestroy) {

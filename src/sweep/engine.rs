@@ -124,6 +124,7 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
             stop: None,
             cursor: None,
             db_done: false,
+            all_shown: false,
             pending: VecDeque::new(),
             expected: None,
             rests: None,
@@ -378,6 +379,7 @@ impl Job {
         self.db = self.order.scope.first_db();
         self.cursor = None;
         self.db_done = false;
+        self.all_shown = false;
         self.pending.clear();
         self.expected = None;
         self.run.scanned = 0;
@@ -474,7 +476,7 @@ impl Job {
         let started = Instant::now();
         let mut spent = Cost::default();
         let (mut looks, mut bytes) = (0_u32, 0_u64);
-        if !turn.ctx.select(self.db) {
+        if !self.all_shown && !turn.ctx.select(self.db) {
             return Step::Done;
         }
         loop {
@@ -485,8 +487,14 @@ impl Job {
                 let cost = self.order.visitor.handle(turn, kept);
                 spent.writes += cost.writes;
                 bytes += cost.bytes;
+            } else if self.all_shown {
+                let Some(cost) = self.order.visitor.after(turn) else {
+                    return Step::Done;
+                };
+                spent.writes += cost.writes;
+                bytes += cost.bytes;
             } else if !self.scan(turn, &mut bytes) {
-                return Step::Done;
+                self.all_shown = true;
             }
             looks += 1;
             if spent.writes >= most_writes {

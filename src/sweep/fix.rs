@@ -8,16 +8,13 @@ use super::{Cost, Decided, Kept, Run, Turn, Visitor, lists};
 use crate::core::celery::result;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
+use crate::core::orphans::CHORD_IDLE_MS;
 use crate::core::policy::{Change, Plan};
 use crate::core::reply::Reply;
 use crate::server::acl::{self, Right, User};
 use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
 use crate::{keyspace, known, stats};
-
-/// A chord counts as abandoned when none of its parts has come for this long, in
-/// ms: a day, as long as Celery itself keeps results.
-const CHORD_IDLE_MS: i64 = 86_400_000;
 
 /// What a sweep is to do.
 pub struct FixOrder {

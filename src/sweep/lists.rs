@@ -4,8 +4,9 @@ use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::envelope::{self, Kind};
 use crate::core::keys::{Class, KeyType};
 use crate::known;
-use crate::server::Ctx;
 use crate::server::call::{self, Value};
+use crate::server::key::{Key, untouched};
+use crate::server::{Ctx, Str};
 
 /// The largest element fetched to be looked into, in bytes. LINDEX copies it whole.
 const LARGEST_ELEMENT: u64 = 256 * 1024;
@@ -41,12 +42,23 @@ pub fn oldest_message_ms(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64) -> 
     envelope::read(&element)?.published_at_ms()
 }
 
+/// The element that is read next; `None` if it is too long to be looked into.
+pub fn oldest(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64) -> Option<Vec<u8>> {
+    element(ctx, name, -1, length, bytes)
+}
+
 fn element(ctx: Ctx<'_>, name: &[u8], at: i64, length: u64, bytes: u64) -> Option<Vec<u8>> {
     // The mean is all that can be known without a copy.
     if bytes.checked_div(length).unwrap_or(0) > LARGEST_ELEMENT {
         return None;
     }
-    match call::read(ctx, c"LINDEX", &[name, at.to_string().as_bytes()]) {
+    let key = Str::new(name)?;
+    if let Some(element) = Key::read(ctx, &key)?.element(at) {
+        return Some(element.bytes().to_vec());
+    }
+    let at = at.to_string();
+    let look = || call::read(ctx, c"LINDEX", &[name, at.as_bytes()]);
+    match untouched(ctx, &key, look) {
         Value::Str(element) => Some(element),
         _ => None,
     }

@@ -8,7 +8,9 @@
 pub mod background;
 pub mod engine;
 pub mod fix;
+pub mod last;
 pub mod lists;
+pub mod orphans;
 pub mod report;
 
 use std::collections::VecDeque;
@@ -92,6 +94,13 @@ pub trait Visitor {
     fn sift(&mut self, found: &Found<'_>, turn: &Turn<'_>, db: i32) -> Option<Kept>;
     /// Does the rest.
     fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost;
+    /// Called when the last key has been shown, again and again until it answers
+    /// `None`: one small step of what had to wait for the whole picture. It goes to
+    /// the databases by itself.
+    fn after(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        let _ = turn;
+        None
+    }
     /// Whether it writes: then it runs on a primary only, one at a time, and rests
     /// while writes are paused.
     fn writes(&self) -> bool;
@@ -165,6 +174,8 @@ pub struct Job {
     cursor: Option<Cursor>,
     /// The cursor has been through the database.
     db_done: bool,
+    /// It has been through all of them.
+    all_shown: bool,
     pending: VecDeque<Kept>,
     expected: Option<u64>,
     /// Why it rests or goes slowly, if it does.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{Cost, Kept, Run, Turn, Visitor, fix, lists};
+use super::last::{self, Question};
+use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
+use crate::core::celery::binding;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
-use crate::core::tally::{Seen, Tally};
+use crate::core::tally::{Moment, Seen, Tally};
 use crate::known;
 use crate::server::acl::Right;
 use crate::server::scan::Found;
@@ -36,6 +38,22 @@ pub struct ScanOrder {
     pub memory: Memory,
     /// How many of the biggest keys are named.
     pub top: usize,
+    /// Who asks.
+    pub user: Option<Vec<u8>>,
+    /// Where.
+    pub scope: Scope,
+}
+
+impl ScanOrder {
+    fn question(&self) -> Question {
+        Question {
+            user: self.user.clone(),
+            scope: self.scope,
+            prefix: self.prefix.clone(),
+            pattern: self.pattern.as_ref().map(|glob| glob.source().to_vec()),
+            memory: self.memory,
+        }
+    }
 }
 
 /// The visitor of SCAN.
@@ -152,6 +170,12 @@ impl Visitor for Report {
         let kind = found.key().kind()?;
         let class = self.names.class(name, kind);
         known::seen(db, name, class, kind);
+        if class == Class::Binding
+            && let Some(table) = binding::binding_key(name)
+            && !self.names.prefixes().any(|prefix| prefix == table.prefix)
+        {
+            self.tally.unknown_prefix(table.prefix);
+        }
         let ttl = found.key().ttl();
         if kind == KeyType::String {
             let mut seen = Seen {
@@ -223,8 +247,18 @@ impl Visitor for Report {
         self.skipped_noperm = 0;
     }
 
-    fn report(&mut self, _ctx: Ctx<'_>, run: &Run) -> Reply {
+    fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply {
         let now_ms = context::now_ms();
+        let maxmemory = setting(ctx, b"maxmemory");
+        let maxmemory = std::str::from_utf8(&maxmemory)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let moment = Moment {
+            now_ms,
+            maxmemory: maxmemory.unwrap_or(0),
+            policy: &setting(ctx, b"maxmemory-policy"),
+        };
+        let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([
             ("scanned", Reply::count(run.scanned)),
             ("duration_ms", Reply::Int(run.duration_ms)),
@@ -233,9 +267,17 @@ impl Visitor for Report {
             ("acl_checked", fix::acl_checked()),
             ("classes", self.tally.classes(now_ms)),
             ("top", self.tally.top()),
-            ("findings", self.tally.findings(&self.settings)),
+            ("findings", self.tally.findings(&self.settings, &moment)),
+            ("since_last", since_last),
         ])
     }
+}
+
+/// A setting of the server; empty if it has none of that name.
+fn setting(ctx: Ctx<'_>, name: &[u8]) -> Vec<u8> {
+    let reply = call::read(ctx, c"CONFIG", &[b"GET", name]);
+    let value = reply.array().get(1).and_then(call::Value::str);
+    value.unwrap_or_default().to_vec()
 }
 
 /// The lowest score of a zset that holds Unix seconds, in ms.

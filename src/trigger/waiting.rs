@@ -116,7 +116,7 @@ impl OnWrite for Watch {
             return;
         }
         match what.kind {
-            kind::LIST if matches!(what.event, b"rpop" | b"lpop") => popped(ctx, what),
+            kind::LIST if matches!(what.event(), b"rpop" | b"lpop") => popped(ctx, what),
             kind::STRING => stored(ctx, what),
             _ => {}
         }

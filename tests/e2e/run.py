@@ -381,7 +381,99 @@ def trigger_follows_a_task_to_its_end(start):
         wait_for("both ends", lambda: len(reading.result_ttls(client)) == ended + 2)
 
 
+SEND = """
+import json
+from celery_app import add, late
+waiting = [add.apply_async((n, 1), countdown=30) for n in range(2)]
+working = [late.delay(2) for _ in range(4)] + [add.delay(n, 2) for n in range(20)]
+print(json.dumps({"waiting": [r.id for r in waiting], "working": [r.id for r in working]}))
+"""
+
+# kombu's own restore of all that is old enough, on a database of its own.
+RESTORE = """
+from celery_app import app
+with app.connection_for_write() as connection:
+    app.amqp.queues["celery"](connection.default_channel).declare()
+    qos = connection.default_channel.qos
+    qos.visibility_timeout = 10
+    qos.restore_visible(num=None, interval=1)
+"""
+
+
+def a_killed_workers_messages_go_back_and_every_task_runs(start):
+    server = start("orphans", settings={**NO_SWEEPS, "visibility-timeout": "10s"})
+    client = server.client()
+
+    def orphans(*words):
+        return client.execute_command("HYGIENE.ORPHANS", *words)
+
+    def started():
+        results = [client.get(key) for key in client.scan_iter("celery-task-meta-*", count=1000)]
+        return sum('"STARTED"' in result for result in results if result)
+
+    with worker("killed", ENVIRONMENT, server.url, server.dir) as killed:
+        sent = json.loads(run_client(["-c", SEND], server.url))
+        wait_for("both processes at work", lambda: started() == 2)
+        wait_for("prefetched messages", lambda: client.zcard("unacked_index") >= 8)
+        young = orphans("REQUEUE")
+        check("nothing is taken from a live worker", young["requeued"] == 0, young)
+        killed.kill()
+    left = client.hlen("unacked")
+    check("the worker left its messages", left >= 8, left)
+    wait_for("old messages", lambda: orphans()["unacked"][0]["stuck"] == left - 2)
+
+    for key in client.scan_iter("*"):
+        if key.startswith(("unacked", "_kombu.binding")) or key == "celery":
+            client.copy(key, key, destination_db=1)
+    run_client(["-c", RESTORE], server.url.replace("/0", "/1"))
+    check("kombu has put all of its copy back", not server.client(1).exists("unacked"))
+    dry = orphans("REQUEUE", "DRYRUN")
+    done = orphans("REQUEUE")
+    place = done["unacked"][0]
+    check("all but the two that wait went back", done["requeued"] == left - 2, done)
+    check("the two wait for their eta", place["waiting"] == 2, place)
+    check("DRYRUN told so", dry["requeued"] == done["requeued"], dry)
+    check("those two are left", client.hlen("unacked") == 2, client.hlen("unacked"))
+    check("never twice", orphans("REQUEUE")["requeued"] == 0)
+
+    ours = client.lrange("celery", 0, -1)
+    theirs = server.client(1).lrange("celery", 0, -1)
+    waiting = [m for m in theirs if any(task in m for task in sent["waiting"])]
+    # kombu puts back those that wait as well: a worker takes them anew.
+    theirs = [message for message in theirs if message not in waiting]
+    check("kombu found the two as well", len(waiting) == 2, len(waiting))
+    check("byte for byte what kombu puts back, in its order", ours == theirs, (ours, theirs))
+
+    with worker("next", ENVIRONMENT, server.url, server.dir):
+        wait_for(
+            "the result of every task that was not waiting",
+            lambda: all(
+                '"SUCCESS"' in (client.get(f"celery-task-meta-{task}") or "")
+                for task in sent["working"]
+            ),
+            deadline_s=40,
+        )
+        # Each is put back when its own time has come.
+        back = []
+
+        def both_are_back():
+            back.append(orphans("REQUEUE")["requeued"])
+            return sum(back) == 2
+
+        wait_for("end of both etas", both_are_back, deadline_s=40)
+        wait_for(
+            "the result of every task",
+            lambda: all(
+                '"SUCCESS"' in (client.get(f"celery-task-meta-{task}") or "")
+                for task in sent["waiting"] + sent["working"]
+            ),
+        )
+        wait_for("nothing unacknowledged", lambda: not client.exists("unacked"))
+    check("no message is left", not client.exists("celery", "unacked", "unacked_index"))
+
+
 SCENARIOS = [
+    a_killed_workers_messages_go_back_and_every_task_runs,
     two_thousand_tasks_leave_no_immortal_result,
     workers_are_counted_and_named,
     scan_tells_what_is_there,

@@ -31,6 +31,127 @@ pub struct Binding<'a> {
     pub queue: &'a [u8],
 }
 
+/// Whose queue a binding leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A process that asked workers something: `<uuid>.reply.<namespace>.pidbox`.
+    /// It binds its queue with each question and unbinds it with the answer.
+    Asker,
+    /// A worker: `<host>.<namespace>.pidbox`. Commands reach it by pub/sub, the
+    /// binding only says that it was there.
+    Worker,
+    /// A monitor, or a worker's gossip: `celeryev.<uuid>`.
+    Monitor,
+    /// Everybody: a queue of tasks. While it is empty there is no list of its name.
+    Work,
+}
+
+impl Binding<'_> {
+    /// Whose queue it leads to, in the table of this exchange.
+    ///
+    /// Sources: kombu 5.7 `kombu/pidbox.py` `Mailbox`, celery 5.7
+    /// `celery/events/receiver.py`.
+    #[must_use]
+    pub fn owner(&self, exchange: &[u8]) -> Owner {
+        let behind = |end: &[u8]| {
+            self.queue
+                .strip_suffix(end)
+                .is_some_and(|name| name.len() > 1 && name.ends_with(b"."))
+        };
+        if exchange.ends_with(b".pidbox") && behind(exchange) {
+            if exchange.starts_with(b"reply.") {
+                Owner::Asker
+            } else {
+                Owner::Worker
+            }
+        } else if exchange == b"celeryev" && self.queue.starts_with(b"celeryev.") {
+            Owner::Monitor
+        } else {
+            Owner::Work
+        }
+    }
+
+    /// Whether a message with this routing key goes to the queue: a topic exchange
+    /// compares its pattern, where `*` is a word and `#` anything, the others the
+    /// key itself (kombu `kombu/transport/virtual/exchange.py`).
+    #[must_use]
+    pub fn leads(&self, routing_key: &[u8]) -> bool {
+        if self.pattern.is_empty() {
+            return self.routing_key == routing_key;
+        }
+        topic_matches(self.routing_key, routing_key)
+    }
+}
+
+/// The longest topic that is compared, in words.
+const MOST_WORDS: usize = 64;
+
+/// Whether the words of a topic describe the key. Positions are kept as a set, so
+/// that it costs at most their product however many `#` there are.
+fn topic_matches(topic: &[u8], key: &[u8]) -> bool {
+    if topic.split(|byte| *byte == b'.').count() > MOST_WORDS || key.len() > 4_096 {
+        return false;
+    }
+    let mut reached = vec![false; key.len() + 1];
+    if let Some(start) = reached.first_mut() {
+        *start = true;
+    }
+    for (nth, word) in topic.split(|byte| *byte == b'.').enumerate() {
+        if nth > 0 {
+            reached = after(&reached, key, b".");
+        }
+        reached = match word {
+            b"#" => {
+                let first = reached.iter().position(|there| *there);
+                (0..reached.len())
+                    .map(|at| first.is_some_and(|first| at >= first))
+                    .collect()
+            }
+            b"*" => {
+                let mut within = false;
+                let mut next = vec![false; reached.len()];
+                for ((byte, from), to) in key.iter().zip(&reached).zip(next.iter_mut().skip(1)) {
+                    within = (within || *from) && *byte != b'.';
+                    *to = within;
+                }
+                next
+            }
+            word => after(&reached, key, word),
+        };
+    }
+    reached.last() == Some(&true)
+}
+
+/// Where one is after `word` from each place reached.
+fn after(reached: &[bool], key: &[u8], word: &[u8]) -> Vec<bool> {
+    let mut next = vec![false; reached.len()];
+    for (at, _) in reached.iter().enumerate().filter(|(_, there)| **there) {
+        let follows = key.get(at..).is_some_and(|rest| rest.starts_with(word));
+        if let Some(to) = next.get_mut(at + word.len()).filter(|_| follows) {
+            *to = true;
+        }
+    }
+    next
+}
+
+/// The list that a message of this priority lies in: kombu takes it for 0 where
+/// it is absent, holds it between 0 and 9 and rounds it down to a step
+/// (`Channel._q_for_pri`, `virtual.Channel._get_message_priority`).
+#[must_use]
+pub fn list_of(queue: &[u8], sep: &[u8], priority: Option<i64>) -> Vec<u8> {
+    let priority = priority.unwrap_or(0).clamp(0, 9);
+    let step = PRIORITY_STEPS
+        .into_iter()
+        .rev()
+        .find(|step| i64::from(*step) <= priority)
+        .unwrap_or(0);
+    if step == 0 {
+        queue.to_vec()
+    } else {
+        [queue, sep, step.to_string().as_bytes()].concat()
+    }
+}
+
 /// Which of kombu's tables a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
@@ -258,6 +379,85 @@ mod tests {
         let other = parse_with(b"celery::::celery", b"::").unwrap();
         assert_eq!((other.pattern, other.queue), (&b""[..], &b"celery"[..]));
         assert_eq!(parse_with(b"celery", b""), None);
+    }
+
+    fn of<'a>(routing_key: &'a str, pattern: &'a str, queue: &'a str) -> Binding<'a> {
+        Binding {
+            routing_key: routing_key.as_bytes(),
+            pattern: pattern.as_bytes(),
+            queue: queue.as_bytes(),
+        }
+    }
+
+    #[test]
+    fn a_queue_is_work_unless_exchange_and_name_say_otherwise() {
+        for (exchange, queue, expected) in [
+            ("celery", "celery", Owner::Work),
+            ("celery.pidbox", "w1@lab.celery.pidbox", Owner::Worker),
+            ("shop.pidbox", "w1@lab.shop.pidbox", Owner::Worker),
+            ("reply.celery.pidbox", "a.reply.celery.pidbox", Owner::Asker),
+            ("reply.shop.pidbox", "a.reply.shop.pidbox", Owner::Asker),
+            ("celeryev", "celeryev.a", Owner::Monitor),
+            // A person may call a queue anything.
+            ("celery", "celeryev.a", Owner::Work),
+            ("celery", "w1@lab.celery.pidbox", Owner::Work),
+            ("celeryev", "audit", Owner::Work),
+            ("celery.pidbox", "celery.pidbox", Owner::Work),
+            ("celery.pidbox", ".celery.pidbox", Owner::Work),
+            ("reply.celery.pidbox", "mail", Owner::Work),
+            ("", "celery", Owner::Work),
+        ] {
+            let found = of("", "", queue).owner(exchange.as_bytes());
+            assert_eq!(found, expected, "{exchange} {queue}");
+        }
+    }
+
+    #[test]
+    fn a_message_finds_the_queues_that_kombu_finds() {
+        for (key, pattern, routing_key, expected) in [
+            ("celery", "", "celery", true),
+            ("celery", "", "celeryx", false),
+            ("a.*", "", "a.b", false),
+            ("", "", "", true),
+            ("a.*", r"^a\.[^\.]+$", "a.b", true),
+            ("a.*", r"^a\.[^\.]+$", "a.b.c", false),
+            ("a.*", r"^a\.[^\.]+$", "a.", false),
+            ("a.#", r"^a\..*?$", "a.b.c", true),
+            ("a.#", r"^a\..*?$", "a.", true),
+            ("a.#", r"^a\..*?$", "a", false),
+            ("#", r"^.*?$", "", true),
+            ("#", r"^.*?$", "x.y", true),
+            ("#.b", r"^.*?\.b$", "a.a.b", true),
+            ("#.b", r"^.*?\.b$", "a.a.c", false),
+            ("*.#.*", r"^[^\.]+\..*?\.[^\.]+$", "a.b.c.d", true),
+            ("*.#.*", r"^[^\.]+\..*?\.[^\.]+$", "a.b", false),
+            ("a.b", r"^a\.b$", "a.b", true),
+            ("a.b", r"^a\.b$", "aXb", false),
+            ("task*", r"^task\*$", "task1", false),
+        ] {
+            let found = of(key, pattern, "q").leads(routing_key.as_bytes());
+            assert_eq!(found, expected, "{key} for {routing_key}");
+        }
+        let endless = "#.".repeat(40) + "x";
+        assert!(!of(&endless, "^", "q").leads("a.".repeat(1_000).as_bytes()));
+    }
+
+    #[test]
+    fn a_priority_is_rounded_down_to_a_step() {
+        for (priority, expected) in [
+            (None, "q"),
+            (Some(0), "q"),
+            (Some(2), "q"),
+            (Some(3), "q:3"),
+            (Some(5), "q:3"),
+            (Some(8), "q:6"),
+            (Some(9), "q:9"),
+            (Some(255), "q:9"),
+            (Some(-1), "q"),
+        ] {
+            let found = list_of(b"q", b":", priority);
+            assert_eq!(found, expected.as_bytes(), "{priority:?}");
+        }
     }
 
     #[test]

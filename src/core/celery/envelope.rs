@@ -22,7 +22,7 @@ pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// How a message begins, as `json.dumps` puts it with either of its usual
 /// separators.
-const LEADS: [&[u8]; 2] = [br#"{"body": ""#, br#"{"body":""#];
+pub(super) const LEADS: [&[u8]; 2] = [br#"{"body": ""#, br#"{"body":""#];
 
 /// What a message says of itself outside its body.
 ///
@@ -47,6 +47,8 @@ pub struct Envelope<'a> {
     pub periodic_task_name: Option<Cow<'a, str>>,
     /// Header `eta`: not to be run before, in Unix ms.
     pub eta_ms: Option<i64>,
+    /// Header `eta` says something that is no moment.
+    pub eta_unread: bool,
     /// Header `expires`: not to be run after, in Unix ms.
     pub expires_ms: Option<i64>,
     /// Property `expiration`: how long it was good for when sent, in ms.
@@ -232,7 +234,11 @@ fn headers<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<(), 
             b"root_id" => found.root_id = reader.text()?,
             b"celery_beat_task" => found.beat = reader.flag()? == Some(true),
             b"periodic_task_name" => found.periodic_task_name = reader.text()?,
-            b"eta" => found.eta_ms = date(reader)?,
+            b"eta" => {
+                let null = reader.peek()? == b'n';
+                found.eta_ms = date(reader)?;
+                found.eta_unread = !null && found.eta_ms.is_none();
+            }
             b"expires" => found.expires_ms = date(reader)?,
             b"retries" => found.retries = reader.integer()?,
             b"redelivered" => found.redelivered |= reader.flag()? == Some(true),
@@ -502,6 +508,8 @@ mod tests {
         );
         let expected = Envelope {
             delivery_tag: Some("tag".into()),
+            // Nobody may take it for a task without one.
+            eta_unread: true,
             ..Envelope::default()
         };
         assert_eq!(found, expected);

@@ -32,6 +32,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Bytes read so far.
+    pub(super) const fn at(&self) -> usize {
+        self.at
+    }
+
     /// Bytes not read yet.
     pub(super) const fn left(&self) -> usize {
         self.bytes.len().saturating_sub(self.at)

@@ -2,9 +2,11 @@
 //! without ever executing what was stored; and the one message written.
 
 pub mod binding;
+pub mod body;
 pub mod envelope;
 mod json;
 pub mod message;
 pub mod outcome;
 pub mod redbeat;
+pub mod restore;
 pub mod result;

@@ -1,0 +1,331 @@
+//! ORPHANS' work: finding what nobody will come for, deleting it, and putting stuck
+//! messages back.
+//!
+//! One pass over the keyspace collects names; what they mean is known only when
+//! all routing tables have been read. So each item is judged afterwards, one small
+//! step at a time, as it is at that moment: nothing is done on what a scan saw
+//! before. All that is written for one item is written in one step, which reaches
+//! replicas and AOF as one transaction.
+
+mod lists;
+mod tables;
+mod unacked;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use super::{Cost, Kept, Run, Turn, Visitor, fix};
+use crate::core::celery::binding::{self, PRIORITY_STEPS, SEP, Table, split_priority};
+use crate::core::keys::{Class, KeyType, Names};
+use crate::core::orphans::{Action, Ages, Found, Kind, chord_of};
+use crate::core::reply::Reply;
+use crate::server::acl::Right;
+use crate::server::scan::Found as Shown;
+use crate::server::{Ctx, Str, log};
+use crate::stats;
+
+use tables::{Member, Reading, Tables};
+use unacked::Walk;
+
+/// Items collected in one pass; those beyond are left to the next.
+const MOST_ITEMS: usize = 200_000;
+
+/// Why nothing is known of how long a key lies there.
+const NOT_KNOWN: &str = "an LFU policy keeps no idle time";
+
+/// Why a key that the operator exempted is left.
+const EXEMPT: &str = "it is named in exempt-keys";
+
+/// What ORPHANS is asked for.
+pub struct OrphanOrder {
+    /// What to do.
+    pub action: Action,
+    /// From what age on.
+    pub ages: Ages,
+    /// The most items changed; 0 is all.
+    pub limit: u64,
+    /// The most names told of one kind.
+    pub names: usize,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+    /// Who asked, for the log.
+    pub by: String,
+}
+
+/// What has been done, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Changes {
+    purged: u64,
+    members: u64,
+    bytes_freed: u64,
+    requeued: u64,
+}
+
+/// What the pass over the keyspace has collected and is still to be judged.
+#[derive(Default)]
+struct Due {
+    items: usize,
+    tables: VecDeque<(i32, Vec<u8>)>,
+    reading: Option<Reading>,
+    lists: VecDeque<(i32, Kind, Vec<u8>)>,
+    members: VecDeque<Member>,
+    chords: BTreeSet<(i32, Vec<u8>)>,
+    unacked: BTreeSet<(i32, Vec<u8>)>,
+    walk: Option<Walk>,
+}
+
+/// The visitor of ORPHANS.
+pub struct Orphans {
+    order: OrphanOrder,
+    names: Rc<Names>,
+    due: Due,
+    tables: Tables,
+    /// Databases with lists of other priorities than kombu's usual steps.
+    other_steps: BTreeSet<i32>,
+    found: BTreeMap<Kind, Found>,
+    places: Vec<Reply>,
+    skipped_noperm: u64,
+    left_out: u64,
+    changes: Changes,
+}
+
+impl Orphans {
+    /// A visitor under the names in force now.
+    pub fn new(order: OrphanOrder, names: Rc<Names>) -> Self {
+        Self {
+            order,
+            names,
+            due: Due::default(),
+            tables: Tables::default(),
+            other_steps: BTreeSet::new(),
+            found: BTreeMap::new(),
+            places: Vec::new(),
+            skipped_noperm: 0,
+            left_out: 0,
+            changes: Changes::default(),
+        }
+    }
+
+    fn concerns(&self, kind: Kind) -> bool {
+        self.order.action.concerns(kind)
+    }
+
+    fn found(&mut self, kind: Kind) -> &mut Found {
+        self.found.entry(kind).or_default()
+    }
+
+    fn keep(&mut self, kind: Kind, why: &'static str) {
+        self.found(kind).keep(why);
+    }
+
+    fn orphan(&mut self, kind: Kind, db: i32, name: &[u8], age_ms: i64, bytes: u64) {
+        let names = self.order.names;
+        self.found(kind).orphan(db, name, age_ms, bytes, names);
+    }
+
+    /// Whether an orphan of this kind is to be deleted, be it for show.
+    fn purges(&self, kind: Kind) -> bool {
+        self.order.action == Action::Purge(kind)
+    }
+
+    /// Whether there is room for one more item.
+    fn room(&mut self) -> bool {
+        let room = self.due.items < MOST_ITEMS;
+        if room {
+            self.due.items += 1;
+        } else {
+            self.left_out += 1;
+        }
+        room
+    }
+
+    /// Notes what a key may turn out to be.
+    fn collect(&mut self, db: i32, name: &[u8], class: Class, kind: KeyType) {
+        match (class, kind) {
+            (Class::Binding, KeyType::Set) => {
+                let Some(key) = binding::binding_key(name) else {
+                    return;
+                };
+                if key.table != Table::Bindings || !self.room() {
+                    return;
+                }
+                self.due.tables.push_back((db, name.to_vec()));
+                if self.concerns(Kind::Unacked) {
+                    // A prefix that nobody told us of shows here.
+                    let unacked = [key.prefix, b"unacked"].concat();
+                    self.due.unacked.insert((db, unacked));
+                }
+            }
+            (Class::ReplyQueue | Class::EventQueue, KeyType::List) => {
+                let kind = if class == Class::ReplyQueue {
+                    Kind::ReplyQueue
+                } else {
+                    Kind::EventQueue
+                };
+                if self.concerns(kind) && self.room() {
+                    self.due.lists.push_back((db, kind, name.to_vec()));
+                }
+            }
+            (Class::Chord, _) if self.concerns(Kind::Chord) => {
+                let Some(chord) = chord_of(name) else {
+                    return;
+                };
+                let chord = (db, chord.to_vec());
+                if !self.due.chords.contains(&chord) && self.room() {
+                    self.due.chords.insert(chord);
+                }
+            }
+            (Class::Unacked, KeyType::Hash) if self.concerns(Kind::Unacked) => {
+                self.due.unacked.insert((db, name.to_vec()));
+            }
+            (Class::Other, KeyType::List) => {
+                if let (_, Some(priority)) = split_priority(name, SEP)
+                    && !PRIORITY_STEPS.contains(&priority)
+                {
+                    self.other_steps.insert(db);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The next step of what is due, in the order in which each needs the one before.
+    fn step(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        if self.due.reading.is_some() || !self.due.tables.is_empty() {
+            return Some(self.read_table(turn));
+        }
+        if let Some((db, kind, name)) = self.due.lists.pop_front() {
+            return Some(self.list(turn, db, kind, &name));
+        }
+        if let Some((db, chord)) = self.due.chords.pop_first() {
+            return Some(self.chord(turn, db, &chord));
+        }
+        if let Some(member) = self.due.members.pop_front() {
+            return Some(self.member(turn, &member));
+        }
+        self.unacked_step(turn)
+    }
+
+    fn log(&self) {
+        let Changes {
+            purged,
+            members,
+            bytes_freed,
+            requeued,
+        } = self.changes;
+        let by = &self.order.by;
+        match self.order.action {
+            Action::Purge(kind) => log::notice(&format!(
+                "ORPHANS PURGE {} by {by}: {purged} purged, {members} bindings removed, {bytes_freed} bytes freed",
+                kind.class().name()
+            )),
+            Action::Requeue => log::notice(&format!(
+                "ORPHANS REQUEUE by {by}: {requeued} messages put back into their queues"
+            )),
+            Action::Report => {}
+        }
+    }
+}
+
+/// Whether the caller may do that to the key; nobody's rights count for 6.2.
+fn may(turn: &Turn<'_>, right: Right, name: &Str) -> bool {
+    turn.user.is_none_or(|user| user.may(right, name))
+}
+
+impl Visitor for Orphans {
+    fn sift(&mut self, found: &Shown<'_>, turn: &Turn<'_>, db: i32) -> Option<Kept> {
+        let name = found.name();
+        let kind = found.key().kind()?;
+        let class = self.names.class(name, kind);
+        let concerns_us = match class {
+            Class::Binding
+            | Class::ReplyQueue
+            | Class::EventQueue
+            | Class::Chord
+            | Class::Unacked => true,
+            Class::Other => kind == KeyType::List,
+            _ => false,
+        };
+        if !concerns_us {
+            return None;
+        }
+        if turn
+            .user
+            .is_some_and(|user| !found.permits(user, Right::Access))
+        {
+            self.skipped_noperm += u64::from(class != Class::Other);
+            return None;
+        }
+        self.collect(db, name, class, kind);
+        None
+    }
+
+    fn handle(&mut self, _turn: &Turn<'_>, _kept: Kept) -> Cost {
+        Cost::default()
+    }
+
+    fn after(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        self.step(turn)
+    }
+
+    fn writes(&self) -> bool {
+        self.order.action != Action::Report && !self.order.dry_run
+    }
+
+    fn full(&self) -> bool {
+        let limit = self.order.limit;
+        limit > 0 && self.changes.purged + self.changes.requeued >= limit
+    }
+
+    fn restart(&mut self) {
+        self.due = Due::default();
+        self.tables = Tables::default();
+        self.other_steps.clear();
+        self.found.clear();
+        self.places.clear();
+        self.skipped_noperm = 0;
+        self.left_out = 0;
+        if !self.writes() {
+            self.changes = Changes::default();
+        }
+    }
+
+    fn report(&mut self, _ctx: Ctx<'_>, run: &Run) -> Reply {
+        if let Some(walk) = self.due.walk.take() {
+            self.places.push(walk.reply());
+        }
+        if self.writes() {
+            stats::PURGED.add(self.changes.purged);
+            stats::REQUEUED.add(self.changes.requeued);
+            if self.changes != Changes::default() {
+                self.log();
+            }
+        }
+        let kinds = Kind::ALL
+            .into_iter()
+            .filter(|kind| self.concerns(*kind))
+            .map(|kind| {
+                self.found
+                    .get(&kind)
+                    .cloned()
+                    .unwrap_or_default()
+                    .reply(kind)
+            })
+            .collect();
+        let complete = self.left_out == 0;
+        Reply::map([
+            ("scanned", Reply::count(run.scanned)),
+            ("duration_ms", Reply::Int(run.duration_ms)),
+            ("server_ms", Reply::count(run.server_us / 1_000)),
+            ("skipped_noperm", Reply::count(self.skipped_noperm)),
+            ("acl_checked", fix::acl_checked()),
+            ("complete", Reply::word(if complete { "yes" } else { "no" })),
+            ("orphans", Reply::Array(kinds)),
+            ("unacked", Reply::Array(std::mem::take(&mut self.places))),
+            ("purged", Reply::count(self.changes.purged)),
+            ("members_removed", Reply::count(self.changes.members)),
+            ("bytes_freed", Reply::count(self.changes.bytes_freed)),
+            ("requeued", Reply::count(self.changes.requeued)),
+        ])
+    }
+}

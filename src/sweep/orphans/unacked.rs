@@ -1,0 +1,399 @@
+//! Messages that were taken and neither acknowledged nor put back.
+//!
+//! What kombu's workers do for each other (kombu 5.7 `kombu/transport/redis.py`,
+//! `QoS.restore_visible` and `restore_by_tag`) is done here where no worker is left:
+//! out of index and hash and into the queue, in one step. Unlike kombu, a message
+//! that no binding leads anywhere is left where it is, not dropped.
+
+use std::collections::VecDeque;
+
+use super::super::{Cost, Turn};
+use super::{Action, EXEMPT, Kind, Orphans, may};
+use crate::core::celery::binding::list_of;
+use crate::core::celery::{body, envelope, restore};
+use crate::core::keys::KeyType;
+use crate::core::orphans::same_slot;
+use crate::core::reply::Reply;
+use crate::server::acl::Right;
+use crate::server::call::{self, Value};
+use crate::server::key::Key;
+use crate::server::{Ctx, Str};
+use crate::sweep::report::seconds_to_ms;
+
+/// Entries of the index asked for at a time.
+const PORTION: &str = "20";
+
+/// The longest delivery that is copied to be read, in bytes.
+const LONGEST: u64 = (envelope::MAX_BODY + envelope::MAX_ENVELOPE) as u64;
+
+const MUTEX_HELD: &str = "the unacked mutex is held: a worker is putting messages back, or died doing so within the last 5 minutes";
+const MUTEX_STUCK: &str = "the unacked mutex has no TTL: nothing is put back while it lies there; with no worker at that, EXPIRE it";
+
+/// A walk through the index of one hash, from the youngest entry that is old enough
+/// to the oldest, as kombu goes: what is put back last is read first.
+pub struct Walk {
+    db: i32,
+    hash: Vec<u8>,
+    index: Vec<u8>,
+    mutex: Vec<u8>,
+    prefix: Vec<u8>,
+    /// Where to go on: a score as the server prints it, none at the beginning, and
+    /// how many entries of just that score are behind us.
+    from: Vec<u8>,
+    skip: u64,
+    portion: VecDeque<(Vec<u8>, Vec<u8>)>,
+    messages: i64,
+    indexed: i64,
+    mutex_state: &'static str,
+    stuck: u64,
+    waiting: u64,
+    requeued: u64,
+    oldest_ms: Option<i64>,
+}
+
+impl Walk {
+    /// The hash as the reply tells it.
+    pub fn reply(self) -> Reply {
+        Reply::map([
+            ("db", Reply::Int(i64::from(self.db))),
+            ("name", Reply::bytes(self.hash)),
+            ("messages", Reply::Int(self.messages)),
+            ("stuck", Reply::count(self.stuck)),
+            ("waiting", Reply::count(self.waiting)),
+            ("requeued", Reply::count(self.requeued)),
+            (
+                "not_indexed",
+                Reply::Int(self.messages.saturating_sub(self.indexed).max(0)),
+            ),
+            (
+                "oldest_s",
+                Reply::Int(self.oldest_ms.map_or(-1, |ms| ms / 1_000)),
+            ),
+            ("mutex", Reply::word(self.mutex_state)),
+        ])
+    }
+
+    /// Goes past an entry that stays.
+    fn pass(&mut self, score: &[u8]) {
+        if self.from == score {
+            self.skip += 1;
+        } else {
+            self.from = score.to_vec();
+            self.skip = 1;
+        }
+    }
+
+    /// Goes past an entry that is gone.
+    fn past_gone(&mut self, score: &[u8]) {
+        if self.from != score {
+            self.from = score.to_vec();
+            self.skip = 0;
+        }
+    }
+}
+
+/// A delivery that is due to go back.
+struct Stuck<'a> {
+    tag: &'a [u8],
+    value: &'a [u8],
+    exchange: &'a str,
+    routing_key: &'a str,
+    priority: Option<i64>,
+}
+
+impl Orphans {
+    /// Takes the next entry of the walk in hand, or begins the next. `None` when
+    /// all are done.
+    pub(super) fn unacked_step(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        let Some(mut walk) = self.due.walk.take() else {
+            let (db, hash) = self.due.unacked.pop_first()?;
+            self.due.walk = self.begin(turn, db, hash);
+            return Some(Cost::default());
+        };
+        if !turn.ctx.select(walk.db) {
+            return Some(Cost::default());
+        }
+        if walk.portion.is_empty() && !self.next_portion(turn, &mut walk) {
+            self.places.push(walk.reply());
+            return Some(Cost::default());
+        }
+        let mut cost = Cost::default();
+        if let Some((tag, score)) = walk.portion.pop_front() {
+            cost = self.entry(turn, &mut walk, &tag, &score);
+            if cost.writes > 0 {
+                walk.past_gone(&score);
+            } else {
+                walk.pass(&score);
+            }
+        }
+        self.due.walk = Some(walk);
+        Some(cost)
+    }
+
+    fn begin(&mut self, turn: &Turn<'_>, db: i32, hash: Vec<u8>) -> Option<Walk> {
+        if !turn.ctx.select(db) {
+            return None;
+        }
+        let named = |end: &[u8]| [hash.as_slice(), end].concat();
+        let (index, mutex) = (named(b"_index"), named(b"_mutex"));
+        for (name, kind) in [(&hash, KeyType::Hash), (&index, KeyType::Zset)] {
+            let name = Str::new(name)?;
+            let of_kind = Key::read(turn.ctx, &name).is_some_and(|key| key.kind() == Some(kind));
+            let read = may(turn, Right::Access, &name);
+            if of_kind && !read {
+                self.skipped_noperm += 1;
+                return None;
+            }
+            // An index that is missing is told: its messages come back to nobody.
+            if kind == KeyType::Hash && !of_kind {
+                return None;
+            }
+        }
+        let size = |command, name: &[u8]| call::read(turn.ctx, command, &[name]).int().unwrap_or(0);
+        Some(Walk {
+            db,
+            messages: size(c"HLEN", &hash),
+            indexed: size(c"ZCARD", &index),
+            mutex_state: mutex_state(turn.ctx, &mutex),
+            prefix: hash.strip_suffix(b"unacked").unwrap_or_default().to_vec(),
+            from: Vec::new(),
+            skip: 0,
+            portion: VecDeque::new(),
+            stuck: 0,
+            waiting: 0,
+            requeued: 0,
+            oldest_ms: None,
+            hash,
+            index,
+            mutex,
+        })
+    }
+
+    /// Asks for more entries that are old enough.
+    fn next_portion(&self, turn: &Turn<'_>, walk: &mut Walk) -> bool {
+        if walk.from.is_empty() {
+            let limit_ms = turn.now_ms.saturating_sub(self.order.ages.unacked_ms);
+            let (seconds, ms) = (limit_ms.div_euclid(1_000), limit_ms.rem_euclid(1_000));
+            walk.from = format!("({seconds}.{ms:03}").into_bytes();
+        }
+        let skip = walk.skip.to_string();
+        let reply = call::read(
+            turn.ctx,
+            c"ZREVRANGEBYSCORE",
+            &[
+                &walk.index,
+                &walk.from,
+                b"-inf",
+                b"WITHSCORES",
+                b"LIMIT",
+                skip.as_bytes(),
+                PORTION.as_bytes(),
+            ],
+        );
+        walk.portion = reply
+            .array()
+            .chunks(2)
+            .filter_map(|pair| match pair {
+                [tag, score] => Some((tag.str()?.to_vec(), score.str()?.to_vec())),
+                _ => None,
+            })
+            .collect();
+        !walk.portion.is_empty()
+    }
+
+    /// Judges one delivery, and puts it back if that is asked for.
+    fn entry(&mut self, turn: &Turn<'_>, walk: &mut Walk, tag: &[u8], score: &[u8]) -> Cost {
+        let mut cost = Cost::default();
+        let length = call::read(turn.ctx, c"HSTRLEN", &[&walk.hash, tag]).int();
+        let length = length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        if length == 0 {
+            self.keep(
+                Kind::Unacked,
+                "the index names a message that is gone: it was acknowledged or put back",
+            );
+            return cost;
+        }
+        if length > LONGEST {
+            self.keep(Kind::Unacked, "it is too long to be read");
+            return cost;
+        }
+        let Value::Str(value) = call::read(turn.ctx, c"HGET", &[&walk.hash, tag]) else {
+            return cost;
+        };
+        cost.bytes = value.len() as u64;
+        let Some(taken) = envelope::read_unacked(&value) else {
+            self.keep(Kind::Unacked, "it cannot be read");
+            return cost;
+        };
+        let Some(eta_ms) = eta_of(&taken.envelope, &value) else {
+            self.keep(Kind::Unacked, "it does not say when it is due");
+            return cost;
+        };
+        if eta_ms.is_some_and(|eta_ms| eta_ms > turn.now_ms) {
+            walk.waiting += 1;
+            self.keep(Kind::Unacked, "its eta lies ahead");
+            return cost;
+        }
+        let age_ms = seconds_to_ms(score).map_or(0, |ms| turn.now_ms.saturating_sub(ms));
+        walk.stuck += 1;
+        walk.oldest_ms = walk.oldest_ms.max(Some(age_ms));
+        let id = taken.envelope.id.as_deref().unwrap_or_default();
+        let name = if id.is_empty() { tag } else { id.as_bytes() };
+        let stuck = Stuck {
+            tag,
+            value: &value,
+            exchange: &taken.exchange,
+            routing_key: &taken.routing_key,
+            priority: taken.envelope.priority,
+        };
+        match self.requeue(turn, walk, &stuck) {
+            Ok(writes) => {
+                cost.writes = writes;
+                self.orphan(Kind::Unacked, walk.db, name, age_ms, length);
+            }
+            Err(Some(why)) => self.keep(Kind::Unacked, why),
+            Err(None) => self.skipped_noperm += 1,
+        }
+        cost
+    }
+
+    /// Puts a delivery back if that is asked for: the number of writes. In a report
+    /// it only looks whether that could be done.
+    ///
+    /// # Errors
+    /// Why it stays; `None` if the caller may not.
+    fn requeue(
+        &mut self,
+        turn: &Turn<'_>,
+        walk: &mut Walk,
+        stuck: &Stuck<'_>,
+    ) -> Result<u64, Option<&'static str>> {
+        let lists = self.lists_of(turn, walk, stuck)?;
+        if self.order.action != Action::Requeue {
+            return Ok(0);
+        }
+        // Here is one step, so whoever holds the mutex is another: taking it and
+        // giving it back within the step would only be noise for replicas and AOF.
+        walk.mutex_state = mutex_state(turn.ctx, &walk.mutex);
+        match walk.mutex_state {
+            "absent" => {}
+            "no_ttl" => return Err(Some(MUTEX_STUCK)),
+            _ => return Err(Some(MUTEX_HELD)),
+        }
+        let mut names = lists.clone();
+        names.extend([walk.hash.clone(), walk.index.clone()]);
+        for name in &names {
+            let string = Str::new(name).ok_or(Some("the server is out of memory"))?;
+            if self.names.exempt(name) {
+                return Err(Some(EXEMPT));
+            }
+            if !may(turn, Right::Change, &string) {
+                return Err(None);
+            }
+            if turn.cluster && !same_slot(name, &walk.hash) {
+                return Err(Some("its queue lies in another slot of the cluster"));
+            }
+        }
+        let message = restore::redelivered(stuck.value).ok_or(Some("it cannot be read"))?;
+        self.changes.requeued += 1;
+        walk.requeued += 1;
+        if self.order.dry_run {
+            return Ok(0);
+        }
+        let mut writes = 0;
+        for list in &lists {
+            // At the end that is read next, as kombu does.
+            let pushed = call::write(turn.ctx, c"RPUSH", &[list, &message]);
+            writes += u64::from(pushed.int().is_some());
+        }
+        if writes == 0 {
+            self.changes.requeued -= 1;
+            walk.requeued -= 1;
+            return Err(Some("the server refused to push it"));
+        }
+        call::write(turn.ctx, c"ZREM", &[&walk.index, stuck.tag]);
+        call::write(turn.ctx, c"HDEL", &[&walk.hash, stuck.tag]);
+        Ok(writes + 2)
+    }
+
+    /// The lists it goes back to.
+    fn lists_of(
+        &self,
+        turn: &Turn<'_>,
+        walk: &Walk,
+        stuck: &Stuck<'_>,
+    ) -> Result<Vec<Vec<u8>>, Option<&'static str>> {
+        let key = stuck.routing_key.as_bytes();
+        let queues: Vec<Vec<u8>> = if stuck.exchange.is_empty() {
+            if key.is_empty() {
+                Vec::new()
+            } else {
+                vec![key.to_vec()]
+            }
+        } else {
+            let table = [
+                &walk.prefix,
+                b"_kombu.binding.".as_slice(),
+                stuck.exchange.as_bytes(),
+            ]
+            .concat();
+            let bound = |member: &[u8]| {
+                call::read(turn.ctx, c"SISMEMBER", &[&table, member]).int() == Some(1)
+            };
+            self.tables
+                .routes(walk.db, &table, key)
+                .into_iter()
+                .filter(|(_, member)| bound(member))
+                .map(|(queue, _)| queue)
+                .collect()
+        };
+        if queues.is_empty() {
+            return Err(Some(
+                "no binding leads it to a queue: a worker that declares its queue does",
+            ));
+        }
+        let sep = self.tables.separator(walk.db, &walk.prefix);
+        let mut lists = Vec::new();
+        for queue in queues {
+            let queue = [walk.prefix.as_slice(), &queue].concat();
+            let list = if self.other_steps.contains(&walk.db) {
+                // Which lists its workers read is not known, but for this one: it
+                // is the one that kombu before 5.3 puts all messages back to.
+                queue
+            } else {
+                list_of(&queue, &sep, stuck.priority)
+            };
+            let string = Str::new(&list).ok_or(None)?;
+            let kind = Key::read(turn.ctx, &string).and_then(|key| key.kind());
+            if kind.is_some_and(|kind| kind != KeyType::List) {
+                return Err(Some("a key of its queue's name is no list"));
+            }
+            lists.push(list);
+        }
+        Ok(lists)
+    }
+}
+
+/// When a task is due, Unix ms; `None` if nobody can tell.
+#[allow(clippy::option_option, reason = "due at once is not unknown")]
+fn eta_of(message: &envelope::Envelope<'_>, value: &[u8]) -> Option<Option<i64>> {
+    match message.kind() {
+        envelope::Kind::Task => (!message.eta_unread).then_some(message.eta_ms),
+        envelope::Kind::PidboxReply => None,
+        envelope::Kind::Other => {
+            let body = body::decoded(value)?;
+            body::old_task(&body).map(|task| task.eta_ms)
+        }
+    }
+}
+
+fn mutex_state(ctx: Ctx<'_>, mutex: &[u8]) -> &'static str {
+    let ttl = Str::new(mutex)
+        .as_ref()
+        .and_then(|name| Key::read(ctx, name).map(|key| key.ttl()));
+    match ttl {
+        None => "absent",
+        Some(None) => "no_ttl",
+        Some(Some(_)) => "held",
+    }
+}
