@@ -301,7 +301,9 @@ async fn a_slot_that_moves_during_a_sweep_loses_no_key_and_leaves_none_without_t
         assert_eq!(cluster.bare().await, 0);
         let held = DataSet::of(&cluster.primaries[away]).await;
         assert_eq!(held.rows.len(), 6_000, "none is lost");
-        cluster.assert_same().await;
+        if binary.is_7_0_or_newer() {
+            cluster.assert_same().await;
+        }
 
         // And back, with enforcement on: an expiry moves with its key.
         for primary in &cluster.primaries {
@@ -328,7 +330,7 @@ async fn a_slot_that_moves_during_a_sweep_loses_no_key_and_leaves_none_without_t
         if binary.is_7_0_or_newer() {
             cluster.assert_same().await;
         } else {
-            binary.left_out("it sends a client's own EX to replicas as a time from now");
+            binary.left_out("it sends the TTL of a moved key to replicas as a time from now");
         }
         for server in cluster.primaries.iter_mut().chain(&mut cluster.replicas) {
             server.assert_alive();

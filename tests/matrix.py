@@ -2,7 +2,8 @@
 """Runs the integration tests on each server at hand, one after the other.
 
 Prints a table, servers by suites (the modules of tests/main.rs), with what passed,
-failed and was left out (wholly or in part), then the failures, and what was left out with the reasons.
+failed and was left out (wholly or in part), then the failures, and what was left
+out with the reasons.
 Exits non-zero when a test failed or the chosen server is not there.
 
 Usage: tests/matrix.py [NAME ...]     (default: redis-server on PATH and all of
