@@ -7,6 +7,8 @@ scenario has its own servers, every wait a deadline, and nothing is left behind.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +28,9 @@ from processes import (  # noqa: E402
     Failure,
     beat,
     exit_on_sigterm,
+    kill,
     run_program,
+    spawn,
     wait_for,
     worker,
 )
@@ -383,6 +387,7 @@ def trigger_follows_a_task_to_its_end(start):
 
 SEND = """
 import json
+import os
 from celery_app import add, late
 waiting = [add.apply_async((n, 1), countdown=30) for n in range(2)]
 working = [late.delay(2) for _ in range(4)] + [add.delay(n, 2) for n in range(20)]
@@ -472,7 +477,61 @@ def a_killed_workers_messages_go_back_and_every_task_runs(start):
     check("no message is left", not client.exists("celery", "unacked", "unacked_index"))
 
 
+ASK = """
+from celery_app import app
+print(app.control.inspect(timeout={timeout}).ping())
+"""
+
+
+def a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own(start):
+    server = start("inspectors", settings=NO_SWEEPS)
+    client = server.client()
+
+    def lists():
+        return list(client.scan_iter("*.reply.celery.pidbox", _type="list", count=1000))
+
+    def bound():
+        return client.scard("_kombu.binding.reply.celery.pidbox")
+
+    with worker("asked", ENVIRONMENT, server.url, server.dir) as asked:
+        # It answers only when the asker is dead.
+        os.kill(asked.process.pid, signal.SIGSTOP)
+        try:
+            asker = spawn(
+                [ENVIRONMENT / "bin/python", "-c", ASK.format(timeout=60)],
+                server.dir / "asker.log",
+                cwd=EXAMPLES,
+                env={**os.environ, "REDIS_URL": server.url, "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+            try:
+                wait_for("the asker's binding", bound)
+                # Its question goes out right after.
+                time.sleep(1)
+            finally:
+                kill(asker)
+        finally:
+            os.kill(asked.process.pid, signal.SIGCONT)
+        wait_for("an answer that nobody takes", lists)
+        check("it has no TTL", client.ttl(lists()[0]) == -1)
+        young = client.execute_command("HYGIENE.ORPHANS", "PURGE", "reply_queue")
+        check("an answer may still be waited for", young["purged"] == 0, young)
+
+        def unread():
+            report = client.execute_command("HYGIENE.ORPHANS", "OLDERTHAN", "2s")
+            return reading.by_name(report["orphans"], "class")["reply_queue"]["orphans"]
+
+        wait_for("an unread list", unread)
+        purge = ["PURGE", "reply_queue", "OLDERTHAN", "2s"]
+        purged = client.execute_command("HYGIENE.ORPHANS", *purge)
+        told = (purged["purged"], purged["members_removed"])
+        check("the list and its binding are gone", told == (1, 1) and not lists(), purged)
+        check("no binding is left", not bound(), bound())
+        answer = run_client(["-c", ASK.format(timeout=3)], server.url)
+        check("a live inspect gets its answer", "pong" in answer, answer)
+
+
 SCENARIOS = [
+    a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own,
     a_killed_workers_messages_go_back_and_every_task_runs,
     two_thousand_tasks_leave_no_immortal_result,
     workers_are_counted_and_named,
