@@ -357,13 +357,10 @@ TASKS = (GIVE_TTL, DELETE, COUNT)
 
 
 def build_tools():
-    """Compiles the programs written in Rust, the probe and the fastest client."""
+    """Compiles what is written in Rust: the probe, the fastest client, the baseline."""
     TOOLS.mkdir(parents=True, exist_ok=True)
-    for name in ("probe", "fastest_client"):
+    for name, kind in (("probe", "bin"), ("fastest_client", "bin"), ("baseline", "cdylib")):
         source, binary = Path(__file__).with_name(f"{name}.rs"), TOOLS / name
         if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-            subprocess.run(
-                ["rustc", "--edition", "2024", "-C", "opt-level=3", "-o", str(binary), str(source)],
-                check=True,
-                timeout=120,
-            )
+            command = ["rustc", "--edition", "2024", "--crate-type", kind, "-C", "opt-level=3"]
+            subprocess.run([*command, "-o", binary, source], check=True, timeout=120)

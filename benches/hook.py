@@ -1,19 +1,24 @@
 """What the module adds to each write, measured with redis-benchmark.
 
-Three servers stand side by side, one of them asked at a time: one without the
-module, one with it, and a second one without it. What the second one differs
-from the first is what the machine makes of equal servers.
+Servers stand side by side, one of them asked at a time: one without the module,
+one with it, and a second one without it. What the second one differs from the
+first is what the machine makes of equal servers. Two more carry the least module
+(baseline.rs) that hears of each write, and that stamps a result: what those cost
+is the server's, and no module can be cheaper.
 """
 
 import csv
 import io
 import subprocess
+from contextlib import ExitStack
 
-from contenders import TTL_S
+from contenders import TOOLS, TTL_S
 from processes import Failure
 from servers import PREFIX, Server
 
 SERVERS = {"without": False, "with": True, "without again": False}
+# What the least module is asked to do, and with which names.
+LEAST = {"events": "other", "stamp": "result"}
 NAMES = {"other": "session-data:__rand_int__", "result": f"{PREFIX}__rand_int__"}
 VALUE = "x" * 200
 COMMANDS = {
@@ -61,34 +66,41 @@ def run(program, server, words, pipeline, requests):
     }
 
 
+def loads(kind):
+    """What each server loads."""
+    least = {what: (TOOLS / "baseline", what) for what in LEAST}
+    if not kind.has_jobs:
+        del least["stamp"]
+    return SERVERS | least
+
+
 def measure(kind, program, rounds, requests, say):
     """All commands on all servers, the order of the servers turned each round."""
     measured = []
     for turn in range(rounds):
-        with (
-            Server(kind) as without,
-            Server(kind, module=True) as with_module,
-            Server(kind) as again,
-        ):
-            servers = list(zip(SERVERS, (without, with_module, again)))
+        with ExitStack() as stack:
+            servers = {
+                label: stack.enter_context(Server(kind, module))
+                for label, module in loads(kind).items()
+            }
             # The first run on a new server is slower: its memory comes from the kernel.
-            for _, server in servers:
+            for server in servers.values():
                 benchmark(program, server, "SET", "other", 16, NAMES_IN_USE)
             for pipeline in PIPELINES:
                 say(f"{kind}: hook, round {turn + 1} of {rounds}, pipeline {pipeline}")
+                # About as long as without a pipeline.
+                count = requests if pipeline == 1 else 4 * requests
                 for command in COMMANDS:
                     for name in NAMES:
-                        runs = {}
-                        for label, server in servers if turn % 2 == 0 else servers[::-1]:
-                            runs[label] = benchmark(
-                                program,
-                                server,
-                                command,
-                                name,
-                                pipeline,
-                                # About as long as without a pipeline.
-                                requests if pipeline == 1 else 4 * requests,
-                            )
+                        asked = [
+                            (label, server)
+                            for label, server in servers.items()
+                            if label in SERVERS or (command == "SET" and LEAST[label] == name)
+                        ]
+                        runs = {
+                            label: benchmark(program, server, command, name, pipeline, count)
+                            for label, server in (asked if turn % 2 == 0 else asked[::-1])
+                        }
                         measured.append(
                             {
                                 "round": turn,

@@ -35,6 +35,7 @@ SETTINGS = {
 }
 # Defaults but for the background sweep, which would work beside what is measured.
 MODULE_SETTINGS = {"sweep-on-start": "no", "sweep-interval": "0"}
+OURS = [MODULE, *(word for setting in MODULE_SETTINGS.items() for word in setting)]
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,15 @@ class Kind:
     def is_redis_before_8(self):
         return self.name == "Redis" and self.version < (8,)
 
+    @property
+    def has_jobs(self):
+        """Whether a module may act at the end of the unit that raised an event."""
+        return self.name == "Valkey" or self.version >= (7, 2)
+
 
 class Server:
-    """A running server with a data set, gone at the end. A context manager."""
+    """A running server with a data set, gone at the end. A context manager. `module`
+    loads the module, or is the words behind `loadmodule` for another one."""
 
     def __init__(self, kind, module=False, rdb=None):
         self.kind = kind
@@ -93,9 +100,7 @@ class Server:
         for name, value in SETTINGS.items():
             command += [f"--{name}", value]
         if self.module:
-            command += ["--loadmodule", MODULE]
-            for name, value in MODULE_SETTINGS.items():
-                command += [name, value]
+            command += ["--loadmodule", *(OURS if self.module is True else self.module)]
         self.process = spawn(command, self.dir / "log")
         self.control = self.client(socket_timeout=60)
         wait_for(f"answer from {self.kind}", self._answers, LOAD_DEADLINE_S, every_s=0.02)
