@@ -7,6 +7,9 @@
 //!
 //! What is left between these and a server without a module is the server's own.
 
+// It stands for what C would do, beside the module and not in it.
+#![allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
+
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_void};
 use std::mem::transmute_copy;
 use std::ptr::null_mut;
