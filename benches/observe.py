@@ -65,13 +65,15 @@ def measure(kind, program, rounds, requests, say):
             servers = list(zip(SERVERS, (without, with_module)))
             for size, (body_bytes, share) in SIZES.items():
                 say(f"{kind}: observation, round {turn + 1} of {rounds}, {size}")
-                words = ("LPUSH", "celery", message(body_bytes))
+                asked = ("LPUSH", "celery"), PIPELINE
                 pushes = max(int(requests * share), LEAST_PUSHES)
                 runs = {}
                 for label, server in servers if turn % 2 == 0 else servers[::-1]:
                     # The first run pays for memory that is new to the process.
-                    hook.run(program, server, words, PIPELINE, pushes)
-                    runs[label] = hook.run(program, server, words, PIPELINE, pushes)
+                    hook.run(program, server, *asked, pushes, message(body_bytes))
+                    runs[label] = hook.run(
+                        program, server, *asked, pushes, message(body_bytes)
+                    )
                     server.control.flushall()
                 measured.append({"round": turn, "size": size, "runs": runs})
     return measured

@@ -217,6 +217,8 @@ async fn a_server_that_shuts_down_in_the_middle_of_a_sweep_lets_its_client_go() 
         server.start_again().await;
         let mut conn = server.connect().await;
         assert_eq!(conn.int("DBSIZE").await, 20_000);
+        conn.run("HYGIENE.CONFIG SET max-writes-per-sec 100000")
+            .await;
         let reply = conn.fields("HYGIENE.FIXTTL").await;
         assert!(
             reply.int("already_had_ttl") > 0,
