@@ -282,11 +282,10 @@ fn setting(ctx: Ctx<'_>, name: &[u8]) -> Vec<u8> {
 
 /// The lowest score of a zset that holds Unix seconds, in ms.
 fn lowest_score_ms(turn: &Turn<'_>, kept: &Kept) -> Option<i64> {
-    let reply = call::read(
-        turn.ctx,
-        c"ZRANGE",
-        &[kept.name.bytes(), b"0", b"0", b"WITHSCORES"],
-    );
+    let words: [&[u8]; 4] = [kept.name.bytes(), b"0", b"0", b"WITHSCORES"];
+    let reply = key::untouched(turn.ctx, &kept.name, || {
+        call::read(turn.ctx, c"ZRANGE", &words)
+    });
     let score = reply.array().get(1)?.str()?.to_vec();
     seconds_to_ms(&score)
 }
