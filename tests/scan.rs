@@ -145,6 +145,76 @@ async fn keys_are_counted_by_class_and_by_what_is_left_of_their_life() {
 }
 
 #[tokio::test]
+async fn keys_of_other_transports_caches_and_systems_are_told_by_type_and_content() {
+    const TAG: &str = "0f5ee1b4-3c1c-4b6e-a1f0-6c5bb9b3c5a1";
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let rest: Vec<Cmd> = [
+            "SET :1:celery-task-meta-a 1",
+            "SET site:2:celery-taskset-meta-a 1",
+            "ZADD messages_index:celery 1 a",
+            "XADD /0.celeryev * payload 1",
+            "XADD /0.celery.pidbox * payload 1",
+            "SADD _kombu.binding_permanent.celery a",
+            "ZADD _kombu.binding_deadlines 1 celery",
+            "ZADD queue:mail 1 not-a-tag",
+            "HSET message:7 payload 1",
+            "LPUSH queue:default {}",
+            "SADD queues default",
+            "SET stat:processed 7",
+            "HSET rq:job:1 data 1",
+            "HSET bull:mail:1 data 1",
+            "LPUSH dramatiq:default 1",
+            "LPUSH huey.redis.app 1",
+            "ZADD arq:queue 1 a",
+        ]
+        .map(|words| words.to_cmd())
+        .into();
+        conn.pipe(rest).await;
+        conn.run(cmd!["ZADD", "queue:celery", 1, TAG]).await;
+        let message = format!("message:{TAG}");
+        conn.run(cmd!["HSET", &message, "payload", "{}"]).await;
+
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        for (name, keys) in [
+            ("task_result", 1),
+            ("group_result", 1),
+            ("queue", 2),
+            ("unacked", 1),
+            ("event_queue", 2),
+            ("binding", 2),
+            ("other", 10),
+        ] {
+            assert_eq!(class(&scan, name).int("keys"), keys, "{name}");
+        }
+        assert_eq!(class(&scan, "queue").int("length"), 1);
+        assert_eq!(class(&scan, "unacked").int("oldest_s"), -1);
+        let systems = class(&scan, "other").map("systems");
+        let mut told = systems.names();
+        told.sort_unstable();
+        assert_eq!(told, ["BullMQ", "Dramatiq", "Huey", "RQ", "Sidekiq", "arq"]);
+        let sidekiq = systems.map("Sidekiq");
+        assert_eq!(sidekiq.int("keys"), 3);
+        assert!(sidekiq.int("bytes") > 0);
+
+        // The hook has stamped the one that is a result, and a sweep touches none of
+        // the others.
+        assert!(conn.int("TTL :1:celery-task-meta-a").await > 0);
+        let fixed = conn
+            .fields("HYGIENE.FIXTTL TTL 1h CLASS event_queue reply_queue rpc_reply lock chord")
+            .await;
+        assert_eq!(fixed.int("stamped"), 0, "{fixed:?}");
+        let purged = conn
+            .fields("HYGIENE.ORPHANS PURGE event_queue OLDERTHAN 1h")
+            .await;
+        assert_eq!(purged.int("purged"), 0, "{purged:?}");
+        assert_eq!(conn.int("EXISTS /0.celeryev /0.celery.pidbox").await, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_priorities_of_a_queue_are_one_length() {
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;

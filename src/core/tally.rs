@@ -8,7 +8,7 @@ use super::keys::{Class, KeyType};
 use super::policy::Ttl;
 use super::reply::Reply;
 use super::settings::Settings;
-use super::span;
+use super::{span, systems};
 
 /// Queues told one by one in a reply; the rest is in the class's sums.
 const MOST_QUEUES: usize = 100;
@@ -102,6 +102,13 @@ struct QueueTally {
     oldest_ms: Option<i64>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct SystemTally {
+    keys: u64,
+    bytes: u64,
+    certain: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Big {
     bytes: u64,
@@ -118,6 +125,11 @@ struct Big {
 pub struct Tally {
     classes: BTreeMap<Class, ClassTally>,
     queues: BTreeMap<(i32, Vec<u8>), QueueTally>,
+    /// What of `other` is another system's.
+    systems: BTreeMap<&'static str, SystemTally>,
+    /// Streams among the event queues, which are trimmed and have no TTL.
+    streams: u64,
+    stream_bytes: u64,
     top: BinaryHeap<Reverse<Big>>,
     top_size: usize,
     max_ttl_ms: i64,
@@ -189,6 +201,18 @@ impl Tally {
         {
             self.big_results += 1;
             self.big_result_bytes += key.bytes;
+        }
+        if key.class == Class::Other
+            && let Some(found) = systems::of(key.name, key.kind)
+        {
+            let system = self.systems.entry(found.name).or_default();
+            system.keys += 1;
+            system.bytes += key.bytes;
+            system.certain |= found.certain;
+        }
+        if key.class == Class::EventQueue && key.kind == KeyType::Stream && key.ttl.is_none() {
+            self.streams += 1;
+            self.stream_bytes += key.bytes;
         }
         self.keep_if_big(key);
     }
@@ -300,7 +324,31 @@ impl Tally {
             fields.push((Cow::Borrowed(b"oldest_message_s"), age_s(now_ms, oldest)));
             fields.push((Cow::Borrowed(b"queues"), self.longest_queues(now_ms)));
         }
+        if class == Class::Other {
+            fields.push((Cow::Borrowed(b"systems"), self.systems()));
+        }
         Reply::Map(fields)
+    }
+
+    fn systems(&self) -> Reply {
+        let mut found: Vec<_> = self
+            .systems
+            .iter()
+            .filter(|(_, system)| system.certain)
+            .collect();
+        found.sort_by_key(|(name, system)| (Reverse(system.bytes), Reverse(system.keys), **name));
+        Reply::Map(
+            found
+                .into_iter()
+                .map(|(name, system)| {
+                    let sums = [
+                        ("keys", Reply::count(system.keys)),
+                        ("bytes", Reply::count(system.bytes)),
+                    ];
+                    (Cow::Borrowed(name.as_bytes()), Reply::map(sums))
+                })
+                .collect(),
+        )
     }
 
     fn longest_queues(&self, now_ms: i64) -> Reply {
@@ -413,7 +461,11 @@ impl Tally {
                 "check that no worker holds it, then HYGIENE.FIXTTL CLASS lock MATCH <name> TTL 1h",
             ),
         ] {
-            let tally = of(class);
+            let mut tally = of(class);
+            if class == Class::EventQueue {
+                tally.no_ttl -= self.streams;
+                tally.bytes_no_ttl -= self.stream_bytes;
+            }
             if tally.no_ttl > 0 {
                 findings.push(Finding {
                     code,
@@ -764,6 +816,53 @@ mod tests {
             field(&classes, &["queue", "queues", "0", "length"]),
             &Reply::Int(10)
         );
+    }
+
+    #[test]
+    fn other_systems_are_told_once_one_of_their_keys_is_certain() {
+        let mut tally = Tally::new(0, 0);
+        let list = |name, bytes| Seen {
+            kind: KeyType::List,
+            ..key(name, Class::Other, None, bytes)
+        };
+        tally.add(&list(b"queue:default", 500));
+        tally.add(&list(b"rq:queue:mail", 100));
+        tally.add(&key(b"mine", Class::Other, None, 9));
+        let systems = |tally: &Tally| field(&tally.classes(NOW), &["other", "systems"]).clone();
+        let told =
+            |keys, bytes| Reply::map([("keys", Reply::Int(keys)), ("bytes", Reply::Int(bytes))]);
+        assert_eq!(systems(&tally), Reply::map([("RQ", told(1, 100))]));
+        tally.add(&key(b"stat:processed", Class::Other, None, 50));
+        assert_eq!(
+            systems(&tally),
+            Reply::map([("Sidekiq", told(2, 550)), ("RQ", told(1, 100))])
+        );
+    }
+
+    #[test]
+    fn a_stream_of_events_is_no_event_queue_that_somebody_left() {
+        let settings = Settings::default();
+        let moment = Moment {
+            now_ms: NOW,
+            maxmemory: 0,
+            policy: b"",
+        };
+        let mut tally = Tally::new(0, 0);
+        let stream = Seen {
+            kind: KeyType::Stream,
+            ..key(b"/0.celeryev", Class::EventQueue, None, 70)
+        };
+        tally.add(&stream);
+        let count = |tally: &Tally| match tally.findings(&settings, &moment) {
+            Reply::Array(found) => found
+                .iter()
+                .find(|found| field(found, &["class"]) == &Reply::word("event_queue"))
+                .map(|found| field(found, &["keys"]).clone()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(count(&tally), None);
+        tally.add(&key(b"celeryev.a", Class::EventQueue, None, 7));
+        assert_eq!(count(&tally), Some(Reply::Int(1)));
     }
 
     #[test]

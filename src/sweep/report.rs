@@ -209,16 +209,22 @@ impl Visitor for Report {
                     since_ms = fix::finished_ms(&key);
                 }
             }
-            (Class::Unacked, KeyType::Zset) => since_ms = lowest_score_ms(turn, &kept),
-            (Class::Other, KeyType::List) => {
+            (Class::Unacked, KeyType::Zset) if delivery_times(kept.name.bytes()) => {
+                since_ms = lowest_score_ms(turn, &kept)
+            }
+            (Class::Other, kind) if lists::may_tell(&self.names, kept.name.bytes(), kind) => {
                 let size = match self.order.memory {
                     Memory::Off => call::memory_usage(turn.ctx, &kept.name, 1),
                     _ => bytes,
                 };
-                kept.class = lists::class(turn.ctx, kept.db, kept.name.bytes(), kept.len, size);
+                kept.class = lists::told(turn.ctx, kept.db, &kept.name, kind, kept.len, size);
                 if kept.class == Class::Queue {
                     let name = kept.name.bytes();
-                    let oldest = lists::oldest_message_ms(turn.ctx, name, kept.len, size);
+                    let oldest = if kind == KeyType::List {
+                        lists::oldest_message_ms(turn.ctx, name, kept.len, size)
+                    } else {
+                        None
+                    };
                     self.tally
                         .add_queue(kept.db, lists::queue_name(name), kept.len, bytes, oldest);
                 }
@@ -271,6 +277,12 @@ impl Visitor for Report {
             ("since_last", since_last),
         ])
     }
+}
+
+/// Whether the scores of an index of unacked messages are when those were taken.
+/// celery-redis-plus' are when they will be put back.
+fn delivery_times(name: &[u8]) -> bool {
+    memchr::memmem::find(name, b"messages_index").is_none()
 }
 
 /// A setting of the server; empty if it has none of that name.
