@@ -1,12 +1,15 @@
 //! HYGIENE.SCAN: what it counts, measures and finds, without touching anything.
 
-use redis::Cmd;
+use std::time::Duration;
 
-use crate::celery::{Message, SEP, binding, seed_results};
+use redis::Cmd;
+use tokio::io::AsyncWriteExt;
+
+use crate::celery::{Clock, Form, Message, SEP, binding, iso, seed_results};
 use crate::client::{Conn, Fields, ToCmd, int};
 use crate::cmd;
 use crate::data::{DataSet, wait_until_in_step};
-use crate::server::{Setup, on_every_server};
+use crate::server::{Setup, on_every_server, wait_for};
 
 const BUCKETS: [&str; 6] = ["none", "<1m", "<1h", "<1d", "<7d", "more"];
 
@@ -230,6 +233,99 @@ async fn the_priorities_of_a_queue_are_one_length() {
         let scan = conn.fields("HYGIENE.SCAN").await;
         let queue = class(&scan, "queue");
         assert_eq!((queue.int("length"), queue.int("keys")), (10, 4));
+    })
+    .await;
+}
+
+/// The finding of that code, if the scan tells it.
+fn finding(scan: &Fields, code: &str) -> Option<Fields> {
+    let findings = scan.maps("findings");
+    findings
+        .into_iter()
+        .find(|found| found.text("code") == code)
+}
+
+#[tokio::test]
+async fn expired_messages_and_tasks_taken_twice_are_told() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        let expiring = |id: &str, queue: &str, ms: i64| {
+            let body = Message::new("a.b", id).queue(queue).body();
+            let expires = format!(r#""expires": "{}""#, iso(ms, Form::Utc));
+            let marked = body.replace(r#""expires": null"#, &expires);
+            assert_ne!(marked, body);
+            cmd!["LPUSH", queue, marked]
+        };
+        // The head is the newest.
+        let messages = [
+            expiring("1", "all", clock.ago(60)),
+            expiring("2", "all", clock.ago(30)),
+            expiring("3", "some", clock.ago(60)),
+            expiring("4", "some", clock.ago(-3600)),
+            expiring("5", "fresh", clock.ago(-3600)),
+            Message::new("a.b", "6").queue("never").push(),
+        ];
+        conn.pipe(messages).await;
+        for n in 0..700 {
+            let message = Message::new("a.b", &format!("u{n}"));
+            conn.pipe(message.unacked(clock.ago_s(5))).await;
+        }
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let expired = finding(&scan, "expired_messages").expect("a finding");
+        assert_eq!(expired.int("keys"), 2, "{expired:?}");
+        assert!(expired.text("detail").contains("in 1 of"), "{expired:?}");
+        assert!(finding(&scan, "duplicate_deliveries").is_none());
+
+        for id in ["u1", "u1", "u699"] {
+            let message = Message::new("a.b", id);
+            let tag = format!("again-{}", conn.int("HLEN unacked").await);
+            let value = format!(r#"[{}, "", "celery"]"#, message.body());
+            conn.run(cmd!["HSET", "unacked", tag, value]).await;
+        }
+        conn.run("HSET unacked noise 1").await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let twice = finding(&scan, "duplicate_deliveries").expect("a finding");
+        assert_eq!(
+            (twice.int("keys"), twice.text("class")),
+            (3, "unacked".into())
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn memory_that_no_key_explains_is_told_with_where_it_may_be() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run("SET airflow 1").await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        assert!(finding(&scan, "memory_outside_keys").is_none(), "{scan:?}");
+        // The server makes room for an argument as soon as it knows its length.
+        let mut half = tokio::net::TcpStream::connect(("127.0.0.1", server.port))
+            .await
+            .expect("a connection");
+        half.write_all(b"*2\r\n$4\r\nECHO\r\n$200000000\r\nx")
+            .await
+            .expect("half a command");
+        let found = wait_for("the finding", Duration::from_secs(10), async || {
+            let scan = conn.fields("HYGIENE.SCAN").await;
+            finding(&scan, "memory_outside_keys").ok_or_else(|| format!("{scan:?}"))
+        })
+        .await;
+        assert!(found.int("bytes") >= 200_000_000, "{found:?}");
+        // Part of the keys explains nothing.
+        for words in [
+            "HYGIENE.SCAN MATCH *",
+            "HYGIENE.SCAN DB 0",
+            "HYGIENE.SCAN MEMORY OFF",
+        ] {
+            let scan = conn.fields(words).await;
+            assert!(finding(&scan, "memory_outside_keys").is_none(), "{words}");
+        }
+        drop(half);
     })
     .await;
 }

@@ -138,6 +138,11 @@ pub struct Tally {
     prefixes: BTreeSet<Vec<u8>>,
     big_results: u64,
     big_result_bytes: u64,
+    expired_lists: u64,
+    expired_list_bytes: u64,
+    /// Of those, where the newest message is past its `expires` too.
+    all_expired: u64,
+    duplicates: u64,
 }
 
 /// What findings need to know of the server, besides its keys.
@@ -149,7 +154,31 @@ pub struct Moment<'a> {
     pub maxmemory: u64,
     /// `maxmemory-policy`.
     pub policy: &'a [u8],
+    /// What the server says of its memory, if the scan has seen all keys and measured
+    /// them.
+    pub memory: Option<ServerMemory>,
 }
+
+/// Memory as `INFO memory` tells it, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerMemory {
+    /// `used_memory`.
+    pub used: u64,
+    /// `used_memory_startup`: before there was any data.
+    pub startup: u64,
+    /// `mem_clients_normal`: buffers of clients.
+    pub clients: u64,
+    /// `mem_clients_slaves`: buffers of replicas.
+    pub replicas: u64,
+    /// `mem_replication_backlog`.
+    pub backlog: u64,
+    /// `mem_aof_buffer`.
+    pub aof: u64,
+}
+
+/// From so many bytes on memory that no key explains is told: indexes of the key
+/// space, allocator and scripts take some on any server.
+const LEAST_OUTSIDE: u64 = 64 * 1024 * 1024;
 
 /// From so many bytes on a result is told as too big: Redis moves it as one piece
 /// for each state of the task, and to each client that asks.
@@ -222,6 +251,19 @@ impl Tally {
         if self.prefixes.len() < MOST_PREFIXES {
             self.prefixes.insert(prefix.to_vec());
         }
+    }
+
+    /// Notes a list whose oldest message is past its own `expires`, or with `all` the
+    /// newest too.
+    pub fn add_expired(&mut self, bytes: u64, all: bool) {
+        self.expired_lists += 1;
+        self.expired_list_bytes += bytes;
+        self.all_expired += u64::from(all);
+    }
+
+    /// Sets how many unacknowledged messages are of a task that another one is of too.
+    pub const fn set_duplicates(&mut self, messages: u64) {
+        self.duplicates = messages;
     }
 
     fn keep_if_big(&mut self, key: &Seen<'_>) {
@@ -398,6 +440,8 @@ impl Tally {
     #[must_use]
     pub fn findings(&self, settings: &Settings, moment: &Moment<'_>) -> Reply {
         let mut findings = self.broker_findings(settings, moment);
+        findings.extend(self.message_findings());
+        findings.extend(moment.memory.and_then(|memory| self.outside_keys(memory)));
         let of = |class| self.classes.get(&class).cloned().unwrap_or_default();
         let results = of(Class::TaskResult);
         if results.no_ttl > 0 {
@@ -518,6 +562,69 @@ impl Tally {
 }
 
 impl Tally {
+    /// What is wrong with messages by themselves.
+    fn message_findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.expired_lists > 0 {
+            findings.push(Finding {
+                code: "expired_messages",
+                severity: Severity::Warning,
+                class: Class::Queue,
+                keys: self.expired_lists,
+                bytes: self.expired_list_bytes,
+                detail: format!(
+                    "in {} lists the message to be read next is past its own expires, in {} of \
+                     them the newest too: nobody reads them in time",
+                    self.expired_lists, self.all_expired
+                ),
+                advice: "start a worker for these queues: it drops expired messages without \
+                         running them",
+            });
+        }
+        if self.duplicates > 0 {
+            findings.push(Finding {
+                code: "duplicate_deliveries",
+                severity: Severity::Info,
+                class: Class::Unacked,
+                keys: self.duplicates,
+                bytes: 0,
+                detail: format!(
+                    "{} unacknowledged messages are of a task that another one there is of too: \
+                     it runs more than once",
+                    self.duplicates
+                ),
+                advice: "let Celery's visibility_timeout be longer than the longest task and the \
+                         farthest eta",
+            });
+        }
+        findings
+    }
+
+    /// Memory that the keys do not explain, if it is more than theirs.
+    fn outside_keys(&self, memory: ServerMemory) -> Option<Finding> {
+        let keys: u64 = self.classes.values().map(|class| class.bytes).sum();
+        let outside = memory.used.saturating_sub(memory.startup + keys);
+        (outside >= LEAST_OUTSIDE && outside > keys).then(|| Finding {
+            code: "memory_outside_keys",
+            severity: Severity::Warning,
+            class: Class::Other,
+            keys: 0,
+            bytes: outside,
+            detail: format!(
+                "keys explain {keys} of {} bytes used, {} were used at startup; buffers of \
+                 clients take {}, of replicas {}, the replication backlog {}, the AOF buffer {}",
+                memory.used,
+                memory.startup,
+                memory.clients,
+                memory.replicas,
+                memory.backlog,
+                memory.aof
+            ),
+            advice: "CLIENT LIST tells whose buffers (tot-mem), MEMORY STATS the rest; \
+                     client-output-buffer-limit and repl-backlog-size bound them",
+        })
+    }
+
     /// What is wrong around the broker and the memory it lives in.
     fn broker_findings(&self, settings: &Settings, moment: &Moment<'_>) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -846,6 +953,7 @@ mod tests {
             now_ms: NOW,
             maxmemory: 0,
             policy: b"",
+            memory: None,
         };
         let mut tally = Tally::new(0, 0);
         let stream = Seen {
@@ -885,6 +993,7 @@ mod tests {
             now_ms: NOW,
             maxmemory: 0,
             policy: b"allkeys-lru",
+            memory: None,
         };
         let codes = |tally: &Tally| -> Vec<Reply> {
             match tally.findings(&settings, &moment) {
@@ -920,6 +1029,7 @@ mod tests {
                 now_ms: NOW,
                 maxmemory,
                 policy,
+                memory: None,
             };
             let findings = tally.broker_findings(&settings, &moment);
             findings.iter().map(|found| found.code.to_owned()).collect()
@@ -952,6 +1062,39 @@ mod tests {
                 "big_results",
                 "prefix_not_in_settings"
             ]
+        );
+    }
+
+    #[test]
+    fn memory_is_told_as_outside_the_keys_only_where_it_is_most_of_it() {
+        const MIB: u64 = 1024 * 1024;
+        let mut tally = Tally::new(0, 0);
+        tally.add(&key(b"r", Class::TaskResult, None, 100 * MIB));
+        for (used, told) in [
+            (150 * MIB, None),
+            (201 * MIB, None),
+            (203 * MIB, Some(102 * MIB)),
+            (0, None),
+        ] {
+            let memory = ServerMemory {
+                used,
+                startup: MIB,
+                clients: 7,
+                ..ServerMemory::default()
+            };
+            let found = tally.outside_keys(memory);
+            assert_eq!(found.as_ref().map(|found| found.bytes), told, "{used}");
+            if let Some(found) = found {
+                assert!(found.detail.contains("clients take 7,"), "{}", found.detail);
+            }
+        }
+        let little = ServerMemory {
+            used: LEAST_OUTSIDE - 1,
+            ..ServerMemory::default()
+        };
+        assert!(
+            Tally::new(0, 0).outside_keys(little).is_none(),
+            "too little"
         );
     }
 

@@ -58,12 +58,35 @@ pub fn queue_name(list: &[u8]) -> &[u8] {
     split_priority(list, SEP).0
 }
 
-/// When the oldest message of a list was sent, Unix ms, where the message tells:
-/// Celery 5.2.7 and later with an `expires` option. Messages are pushed at the
-/// head, so it is the last.
-pub fn oldest_message_ms(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64) -> Option<i64> {
-    let element = element(ctx, name, -1, length, bytes)?;
-    envelope::read(&element)?.published_at_ms()
+/// What the messages at the ends of a list tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// When the oldest was sent, Unix ms: Celery 5.2.7 and later tell it of a message
+    /// with an `expires` option.
+    pub sent_ms: Option<i64>,
+    /// The oldest is past its `expires`.
+    pub expired: bool,
+    /// The newest is too.
+    pub all_expired: bool,
+}
+
+/// Reads the ends of a list. Messages are pushed at the head, so the oldest is the
+/// last.
+pub fn ends(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64, now_ms: i64) -> Ends {
+    let times = |at| {
+        let element = element(ctx, name, at, length, bytes);
+        let message = element.as_deref().and_then(envelope::read);
+        message.map_or((None, false), |message| {
+            let expired = message.expires_ms.is_some_and(|ms| ms <= now_ms);
+            (message.published_at_ms(), expired)
+        })
+    };
+    let (sent_ms, expired) = times(-1);
+    Ends {
+        sent_ms,
+        expired,
+        all_expired: expired && times(0).1,
+    }
 }
 
 /// The element that is read next; `None` if it is too long to be looked into.

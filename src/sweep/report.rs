@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::last::{self, Question};
+use super::twice::Twice;
 use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
 use crate::core::celery::binding;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
-use crate::core::tally::{Moment, Seen, Tally};
+use crate::core::tally::{Moment, Seen, ServerMemory, Tally};
 use crate::known;
 use crate::server::acl::Right;
 use crate::server::scan::Found;
@@ -63,6 +64,7 @@ pub struct Report {
     settings: Rc<Settings>,
     tally: Tally,
     sizes: Sizes,
+    twice: Twice,
     skipped_noperm: u64,
 }
 
@@ -106,8 +108,18 @@ impl Report {
             names,
             settings,
             sizes: Sizes::default(),
+            twice: Twice::default(),
             skipped_noperm: 0,
         }
+    }
+
+    /// Whether what was counted is all that the server holds.
+    fn saw_all(&self) -> bool {
+        self.order.scope == Scope::All
+            && self.order.prefix.is_empty()
+            && self.order.pattern.is_none()
+            && self.order.memory != Memory::Off
+            && self.skipped_noperm == 0
     }
 
     fn bytes(&mut self, turn: &Turn<'_>, kept: &Kept) -> u64 {
@@ -220,13 +232,17 @@ impl Visitor for Report {
                 kept.class = lists::told(turn.ctx, kept.db, &kept.name, kind, kept.len, size);
                 if kept.class == Class::Queue {
                     let name = kept.name.bytes();
-                    let oldest = if kind == KeyType::List {
-                        lists::oldest_message_ms(turn.ctx, name, kept.len, size)
+                    let ends = if kind == KeyType::List {
+                        lists::ends(turn.ctx, name, kept.len, size, turn.now_ms)
                     } else {
-                        None
+                        lists::Ends::default()
                     };
+                    let queue = lists::queue_name(name);
                     self.tally
-                        .add_queue(kept.db, lists::queue_name(name), kept.len, bytes, oldest);
+                        .add_queue(kept.db, queue, kept.len, bytes, ends.sent_ms);
+                    if ends.expired {
+                        self.tally.add_expired(bytes, ends.all_expired);
+                    }
                 }
             }
             _ => {}
@@ -241,7 +257,14 @@ impl Visitor for Report {
             bytes,
             since_ms,
         });
+        if kept.class == Class::Unacked && kept.kind == KeyType::Hash {
+            self.twice.note(kept.db, kept.name);
+        }
         cost
+    }
+
+    fn after(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        self.twice.step(turn.ctx)
     }
 
     fn writes(&self) -> bool {
@@ -250,6 +273,7 @@ impl Visitor for Report {
 
     fn restart(&mut self) {
         self.tally = Tally::new(self.order.top, self.settings.max_ttl_ms);
+        self.twice = Twice::default();
         self.skipped_noperm = 0;
     }
 
@@ -263,7 +287,9 @@ impl Visitor for Report {
             now_ms,
             maxmemory: maxmemory.unwrap_or(0),
             policy: &setting(ctx, b"maxmemory-policy"),
+            memory: self.saw_all().then(|| server_memory(ctx)).flatten(),
         };
+        self.tally.set_duplicates(self.twice.found());
         let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([
             ("scanned", Reply::count(run.scanned)),
@@ -277,6 +303,27 @@ impl Visitor for Report {
             ("since_last", since_last),
         ])
     }
+}
+
+fn server_memory(ctx: Ctx<'_>) -> Option<ServerMemory> {
+    let fields = [
+        c"used_memory",
+        c"used_memory_startup",
+        c"mem_clients_normal",
+        c"mem_clients_slaves",
+        c"mem_replication_backlog",
+        c"mem_aof_buffer",
+    ];
+    let [used, startup, clients, replicas, backlog, aof] =
+        context::server_numbers(ctx, c"memory", fields)?;
+    Some(ServerMemory {
+        used,
+        startup,
+        clients,
+        replicas,
+        backlog,
+        aof,
+    })
 }
 
 /// Whether the scores of an index of unacked messages are when those were taken.
