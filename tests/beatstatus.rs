@@ -11,6 +11,7 @@ use crate::celery::{
 };
 use crate::client::{Conn, Fields};
 use crate::cmd;
+use crate::keys::restore_idle;
 use crate::server::{Server, Setup, on_every_server, wait_for};
 
 async fn status(conn: &mut Conn) -> Fields {
@@ -490,6 +491,57 @@ async fn is_read_only_and_works_on_a_replica() {
         crate::data::wait_until_in_step(&primary, &replica).await;
         let seen = status(&mut replica.connect().await).await;
         assert_eq!(seen.map("unacked").int("stuck"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn looking_is_no_use_of_what_is_looked_at() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        let host = "w1@lab.celery.pidbox";
+        conn.run(binding("celery.pidbox", "", host)).await;
+        for n in 0..700 {
+            let queue = format!("queue-{n}");
+            conn.run(binding("celery", &queue, &queue)).await;
+        }
+        conn.run(Message::new("a.b", "1").push()).await;
+        conn.pipe(Message::new("a.b", "2").unacked(clock.ago_s(60)))
+            .await;
+        let due_s = clock.ago_s(-60);
+        conn.pipe(redbeat_entry(
+            "nightly",
+            "app.nightly",
+            60,
+            clock.ago(0),
+            due_s,
+        ))
+        .await;
+        let keys = [
+            "_kombu.binding.celery.pidbox",
+            "_kombu.binding.celery",
+            "celery",
+            "unacked",
+            "unacked_index",
+            "redbeat::schedule",
+            "redbeat:nightly",
+        ];
+        for key in keys {
+            restore_idle(&mut conn, key, key, 3 * HOUR).await;
+        }
+        for question in ["HYGIENE.BEATSTATUS VERBOSE", "HYGIENE.DOCTOR"] {
+            conn.value(question).await;
+        }
+        let seen = status(&mut conn).await;
+        assert_eq!(seen.map("workers").int("bound"), 1, "{seen:?}");
+        assert_eq!(seen.map("unacked").int("count"), 1, "{seen:?}");
+        conn.run("HYGIENE.SCAN").await;
+        for key in keys {
+            let idle = conn.int(cmd!["OBJECT", "IDLETIME", key]).await;
+            assert!(idle >= 2 * HOUR, "{key}: {idle} s after {}", binary.name);
+        }
     })
     .await;
 }

@@ -443,7 +443,10 @@ async fn a_server_whose_tips_a_module_may_set_tells_how_to_ask_all_nodes() {
         for (name, request) in [
             ("HYGIENE.SCAN", "request_policy:all_shards"),
             ("HYGIENE.FIXTTL", "request_policy:all_shards"),
+            ("HYGIENE.ORPHANS", "request_policy:all_shards"),
             ("HYGIENE.BEATSTATUS", "request_policy:all_shards"),
+            ("HYGIENE.DOCTOR", "request_policy:all_shards"),
+            ("HYGIENE.KEYS", "request_policy:special"),
             ("HYGIENE.JOBS", "request_policy:all_nodes"),
             ("HYGIENE.CONFIG", "request_policy:all_nodes"),
         ] {

@@ -1,12 +1,15 @@
 //! HYGIENE.SCAN: what it counts, measures and finds, without touching anything.
 
-use redis::Cmd;
+use std::time::Duration;
 
-use crate::celery::{Message, SEP, binding, seed_results};
+use redis::Cmd;
+use tokio::io::AsyncWriteExt;
+
+use crate::celery::{Clock, Form, Message, SEP, binding, iso, seed_results};
 use crate::client::{Conn, Fields, ToCmd, int};
 use crate::cmd;
 use crate::data::{DataSet, wait_until_in_step};
-use crate::server::{Setup, on_every_server};
+use crate::server::{Setup, on_every_server, wait_for};
 
 const BUCKETS: [&str; 6] = ["none", "<1m", "<1h", "<1d", "<7d", "more"];
 
@@ -145,6 +148,76 @@ async fn keys_are_counted_by_class_and_by_what_is_left_of_their_life() {
 }
 
 #[tokio::test]
+async fn keys_of_other_transports_caches_and_systems_are_told_by_type_and_content() {
+    const TAG: &str = "0f5ee1b4-3c1c-4b6e-a1f0-6c5bb9b3c5a1";
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let rest: Vec<Cmd> = [
+            "SET :1:celery-task-meta-a 1",
+            "SET site:2:celery-taskset-meta-a 1",
+            "ZADD messages_index:celery 1 a",
+            "XADD /0.celeryev * payload 1",
+            "XADD /0.celery.pidbox * payload 1",
+            "SADD _kombu.binding_permanent.celery a",
+            "ZADD _kombu.binding_deadlines 1 celery",
+            "ZADD queue:mail 1 not-a-tag",
+            "HSET message:7 payload 1",
+            "LPUSH queue:default {}",
+            "SADD queues default",
+            "SET stat:processed 7",
+            "HSET rq:job:1 data 1",
+            "HSET bull:mail:1 data 1",
+            "LPUSH dramatiq:default 1",
+            "LPUSH huey.redis.app 1",
+            "ZADD arq:queue 1 a",
+        ]
+        .map(|words| words.to_cmd())
+        .into();
+        conn.pipe(rest).await;
+        conn.run(cmd!["ZADD", "queue:celery", 1, TAG]).await;
+        let message = format!("message:{TAG}");
+        conn.run(cmd!["HSET", &message, "payload", "{}"]).await;
+
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        for (name, keys) in [
+            ("task_result", 1),
+            ("group_result", 1),
+            ("queue", 2),
+            ("unacked", 1),
+            ("event_queue", 2),
+            ("binding", 2),
+            ("other", 10),
+        ] {
+            assert_eq!(class(&scan, name).int("keys"), keys, "{name}");
+        }
+        assert_eq!(class(&scan, "queue").int("length"), 1);
+        assert_eq!(class(&scan, "unacked").int("oldest_s"), -1);
+        let systems = class(&scan, "other").map("systems");
+        let mut told = systems.names();
+        told.sort_unstable();
+        assert_eq!(told, ["BullMQ", "Dramatiq", "Huey", "RQ", "Sidekiq", "arq"]);
+        let sidekiq = systems.map("Sidekiq");
+        assert_eq!(sidekiq.int("keys"), 3);
+        assert!(sidekiq.int("bytes") > 0);
+
+        // The hook has stamped the one that is a result, and a sweep touches none of
+        // the others.
+        assert!(conn.int("TTL :1:celery-task-meta-a").await > 0);
+        let fixed = conn
+            .fields("HYGIENE.FIXTTL TTL 1h CLASS event_queue reply_queue rpc_reply lock chord")
+            .await;
+        assert_eq!(fixed.int("stamped"), 0, "{fixed:?}");
+        let purged = conn
+            .fields("HYGIENE.ORPHANS PURGE event_queue OLDERTHAN 1h")
+            .await;
+        assert_eq!(purged.int("purged"), 0, "{purged:?}");
+        assert_eq!(conn.int("EXISTS /0.celeryev /0.celery.pidbox").await, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_priorities_of_a_queue_are_one_length() {
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;
@@ -160,6 +233,99 @@ async fn the_priorities_of_a_queue_are_one_length() {
         let scan = conn.fields("HYGIENE.SCAN").await;
         let queue = class(&scan, "queue");
         assert_eq!((queue.int("length"), queue.int("keys")), (10, 4));
+    })
+    .await;
+}
+
+/// The finding of that code, if the scan tells it.
+fn finding(scan: &Fields, code: &str) -> Option<Fields> {
+    let findings = scan.maps("findings");
+    findings
+        .into_iter()
+        .find(|found| found.text("code") == code)
+}
+
+#[tokio::test]
+async fn expired_messages_and_tasks_taken_twice_are_told() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        let expiring = |id: &str, queue: &str, ms: i64| {
+            let body = Message::new("a.b", id).queue(queue).body();
+            let expires = format!(r#""expires": "{}""#, iso(ms, Form::Utc));
+            let marked = body.replace(r#""expires": null"#, &expires);
+            assert_ne!(marked, body);
+            cmd!["LPUSH", queue, marked]
+        };
+        // The head is the newest.
+        let messages = [
+            expiring("1", "all", clock.ago(60)),
+            expiring("2", "all", clock.ago(30)),
+            expiring("3", "some", clock.ago(60)),
+            expiring("4", "some", clock.ago(-3600)),
+            expiring("5", "fresh", clock.ago(-3600)),
+            Message::new("a.b", "6").queue("never").push(),
+        ];
+        conn.pipe(messages).await;
+        for n in 0..700 {
+            let message = Message::new("a.b", &format!("u{n}"));
+            conn.pipe(message.unacked(clock.ago_s(5))).await;
+        }
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let expired = finding(&scan, "expired_messages").expect("a finding");
+        assert_eq!(expired.int("keys"), 2, "{expired:?}");
+        assert!(expired.text("detail").contains("in 1 of"), "{expired:?}");
+        assert!(finding(&scan, "duplicate_deliveries").is_none());
+
+        for id in ["u1", "u1", "u699"] {
+            let message = Message::new("a.b", id);
+            let tag = format!("again-{}", conn.int("HLEN unacked").await);
+            let value = format!(r#"[{}, "", "celery"]"#, message.body());
+            conn.run(cmd!["HSET", "unacked", tag, value]).await;
+        }
+        conn.run("HSET unacked noise 1").await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let twice = finding(&scan, "duplicate_deliveries").expect("a finding");
+        assert_eq!(
+            (twice.int("keys"), twice.text("class")),
+            (3, "unacked".into())
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn memory_that_no_key_explains_is_told_with_where_it_may_be() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run("SET airflow 1").await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        assert!(finding(&scan, "memory_outside_keys").is_none(), "{scan:?}");
+        // The server makes room for an argument as soon as it knows its length.
+        let mut half = tokio::net::TcpStream::connect(("127.0.0.1", server.port))
+            .await
+            .expect("a connection");
+        half.write_all(b"*2\r\n$4\r\nECHO\r\n$200000000\r\nx")
+            .await
+            .expect("half a command");
+        let found = wait_for("the finding", Duration::from_secs(10), async || {
+            let scan = conn.fields("HYGIENE.SCAN").await;
+            finding(&scan, "memory_outside_keys").ok_or_else(|| format!("{scan:?}"))
+        })
+        .await;
+        assert!(found.int("bytes") >= 200_000_000, "{found:?}");
+        // Part of the keys explains nothing.
+        for words in [
+            "HYGIENE.SCAN MATCH *",
+            "HYGIENE.SCAN DB 0",
+            "HYGIENE.SCAN MEMORY OFF",
+        ] {
+            let scan = conn.fields(words).await;
+            assert!(finding(&scan, "memory_outside_keys").is_none(), "{words}");
+        }
+        drop(half);
     })
     .await;
 }

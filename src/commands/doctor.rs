@@ -16,6 +16,7 @@ impl Command for Doctor {
     const NAME: &'static CStr = c"hygiene.doctor";
     const FLAGS: &'static CStr = beatstatus::BeatStatus::FLAGS;
     const CATEGORIES: &'static CStr = beatstatus::BeatStatus::CATEGORIES;
+    const TIPS: &'static CStr = beatstatus::BeatStatus::TIPS;
     const SUMMARY: &'static CStr =
         c"Tells in words whether periodic work happens, what is wrong, and what to type next";
     const COMPLEXITY: &'static CStr = beatstatus::BeatStatus::COMPLEXITY;

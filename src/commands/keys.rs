@@ -122,6 +122,9 @@ impl Command for Keys {
     // replicas as its text must not write what it made of that.
     const FLAGS: &'static CStr = c"readonly random";
     const CATEGORIES: &'static CStr = c"keyspace read slow";
+    // As SCAN: a cursor goes back to the node that gave it.
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:special response_policy:special";
     const SUMMARY: &'static CStr = c"Iterates over keys of a class, a TTL or an idle time";
     const COMPLEXITY: &'static CStr =
         c"O(1) for each call, O(N) for a whole round, N being the number of keys";
@@ -245,9 +248,9 @@ fn wanted(
     let len = key.len() as u64;
     drop(key);
     let mut class = current.names.class(name, kind);
-    if class == Class::Other && kind == KeyType::List {
+    if class == Class::Other && lists::may_tell(&current.names, name, kind) {
         let bytes = call::memory_usage(ctx, &string, 1);
-        class = lists::class(ctx, ctx.db(), name, len, bytes);
+        class = lists::told(ctx, ctx.db(), &string, kind, len, bytes);
     }
     class == wanted
 }

@@ -68,6 +68,8 @@ impl Command for Orphans {
     const NAME: &'static CStr = c"hygiene.orphans";
     const FLAGS: &'static CStr = c"write admin";
     const CATEGORIES: &'static CStr = c"keyspace write slow admin dangerous";
+    const TIPS: &'static CStr =
+        c"nondeterministic_output request_policy:all_shards response_policy:special";
     const SUMMARY: &'static CStr =
         c"Finds what Celery left behind, deletes it or puts stuck messages back when told";
     const COMPLEXITY: &'static CStr =

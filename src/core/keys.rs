@@ -4,6 +4,7 @@
 //! companions. What the operator named (patterns, exemptions, prefixes) is
 //! compiled once into [`Names`]; the hook asks it on every write.
 
+use super::celery::binding::is_uuid;
 use super::glob::Glob;
 
 /// What a key is to Celery.
@@ -15,7 +16,8 @@ pub enum Class {
     GroupResult,
     /// `celery-taskset-meta-<id>.j .s .t .d .c`: a chord being counted.
     Chord,
-    /// A list of messages that wait for a worker.
+    /// A list of messages that wait for a worker; with celery-redis-plus a zset, and
+    /// a hash for each message.
     Queue,
     /// Messages that a worker has taken and not acknowledged, their index, their mutex.
     Unacked,
@@ -23,11 +25,12 @@ pub enum Class {
     Binding,
     /// `<id>.reply.celery.pidbox`: answers to `inspect` and `control`.
     ReplyQueue,
-    /// `celeryev.<id>`: events for one monitor.
+    /// `celeryev.<id>`: events for one monitor; celery-redis-plus' streams of them and
+    /// of commands to workers.
     EventQueue,
     /// Results for one client of the `rpc://` backend.
     RpcReply,
-    /// RedBeat's schedule, entries and lock.
+    /// RedBeat's schedule, entries and lock, and those of its like.
     Redbeat,
     /// Locks of celery-singleton, celery-once and the like.
     Lock,
@@ -140,6 +143,7 @@ pub struct Names {
 }
 
 const BINDING: &[u8] = b"_kombu.binding";
+const RESULT: &[u8] = b"celery-task-meta-";
 const TASKSET: &[u8] = b"celery-taskset-meta-";
 
 impl Names {
@@ -172,14 +176,12 @@ impl Names {
     /// comparison that ends at the first byte that differs.
     #[must_use]
     pub fn task_result(&self, name: &[u8]) -> bool {
-        if self.patterns_match(name) {
-            return !protected_string(self, name);
-        }
-        !self.prefixes.is_empty()
-            && self
+        let named = self.patterns_match(name)
+            || self
                 .behind_prefixes(name)
-                .any(|rest| self.patterns_match(rest))
-            && !protected_string(self, name)
+                .chain(in_django_cache(name))
+                .any(|rest| self.patterns_match(rest));
+        named && !protected_string(self, name)
     }
 
     fn patterns_match(&self, name: &[u8]) -> bool {
@@ -200,7 +202,16 @@ impl Names {
 
     /// The name without a prefix in use, and the name itself.
     fn readings<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        std::iter::once(name).chain(self.behind_prefixes(name))
+        std::iter::once(name)
+            .chain(self.behind_prefixes(name))
+            .chain(in_django_cache(name))
+    }
+
+    /// Whether a zset of this name may be a queue of celery-redis-plus: its members
+    /// decide.
+    #[must_use]
+    pub fn may_be_zset_queue(&self, name: &[u8]) -> bool {
+        self.readings(name).any(|rest| rest.starts_with(b"queue:"))
     }
 
     /// The prefixes in use, the empty one first.
@@ -234,6 +245,24 @@ impl Names {
     }
 }
 
+/// What stands behind `<KEY_PREFIX>:<version>:`, where Django's cache puts the results
+/// that django-celery-results' `CacheBackend` gives it (Django,
+/// `core/cache/backends/base.py`, `default_key_func`). Only Celery's own names are
+/// looked for there: nothing else tells a version from any other number.
+fn in_django_cache(name: &[u8]) -> Option<&[u8]> {
+    memchr::memchr_iter(b':', name).find_map(|at| {
+        let (before, rest) = name.split_at_checked(at)?;
+        let rest = rest.strip_prefix(b":")?;
+        if !rest.starts_with(RESULT) && !rest.starts_with(TASKSET) {
+            return None;
+        }
+        let digits = before.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        let digits = digits.count();
+        let front = before.len().checked_sub(digits + 1)?;
+        (digits > 0 && before.get(front) == Some(&b':')).then_some(rest)
+    })
+}
+
 /// Strings of the broker and of schedulers that a wide pattern such as `*` in
 /// `result-keys` must not take for results.
 fn protected_string(names: &Names, name: &[u8]) -> bool {
@@ -243,11 +272,17 @@ fn protected_string(names: &Names, name: &[u8]) -> bool {
 }
 
 fn by_name(name: &[u8], kind: KeyType) -> Class {
-    use KeyType::{Hash, List, Set, String, Zset};
+    use KeyType::{Hash, List, Set, Stream, String, Zset};
     // One look at the first byte keeps the rest off the path of foreign keys.
     match (name.first(), kind) {
         (Some(b'c'), _) if name.starts_with(TASKSET) => return taskset(name, kind),
         (Some(b'c'), List) if name.starts_with(b"celeryev.") => return Class::EventQueue,
+        (Some(b'c'), Hash) if name == b"celery:schedule" => return Class::Redbeat,
+        (Some(b'm'), Hash) if name.strip_prefix(b"message:").is_some_and(is_uuid) => {
+            return Class::Queue;
+        }
+        (Some(b'm'), Zset) if messages_index(name) => return Class::Unacked,
+        (Some(b'/'), Stream) if broadcasts(name) => return Class::EventQueue,
         (Some(b'_'), Set | Zset) if name.starts_with(BINDING) => return Class::Binding,
         (Some(b'u'), _) => {
             let class = match (name, kind) {
@@ -258,7 +293,9 @@ fn by_name(name: &[u8], kind: KeyType) -> Class {
             };
             return class;
         }
-        (Some(b'r'), Zset | Hash | Set | String) if name.starts_with(b"redbeat:") => {
+        (Some(b'r'), Zset | Hash | Set | String)
+            if name.starts_with(b"redbeat:") || name.starts_with(b"redisbeater:") =>
+        {
             return Class::Redbeat;
         }
         _ => {}
@@ -270,6 +307,29 @@ fn by_name(name: &[u8], kind: KeyType) -> Class {
         String if lock(name) => Class::Lock,
         _ => Class::Other,
     }
+}
+
+/// celery-redis-plus' index of messages by the time they are put back at, one or one
+/// for each queue.
+#[must_use]
+pub fn messages_index(name: &[u8]) -> bool {
+    name.strip_prefix(b"messages_index")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
+}
+
+/// celery-redis-plus' streams, `/<db>.celeryev` and `/<db>.<namespace>.pidbox`, a
+/// routing key behind them or none.
+fn broadcasts(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(b"/") else {
+        return false;
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let Some(exchange) = rest.get(digits..).and_then(|rest| rest.strip_prefix(b".")) else {
+        return false;
+    };
+    let exchange = exchange.split(|byte| *byte == b'/').next();
+    let exchange = exchange.unwrap_or_default();
+    digits > 0 && (exchange == b"celeryev" || exchange.ends_with(b".pidbox"))
 }
 
 /// Saved groups and the five helpers of a chord. A group's own id may end like
@@ -363,13 +423,59 @@ mod tests {
             ("a.reply.celery.pidbox", List, Class::ReplyQueue),
             ("a.reply.other.pidbox", List, Class::ReplyQueue),
             ("celeryev.a", List, Class::EventQueue),
+            (":1:celery-task-meta-1", String, Class::TaskResult),
+            ("shop:12:celery-task-meta-1", String, Class::TaskResult),
+            ("a:b:1:celery-task-meta-1", String, Class::TaskResult),
+            (":1:celery-taskset-meta-1", String, Class::GroupResult),
+            (":1:celery-task-meta-1", Hash, Class::Other),
+            (":v1:celery-task-meta-1", String, Class::Other),
+            ("::celery-task-meta-1", String, Class::Other),
+            ("1:celery-task-meta-1", String, Class::Other),
+            (":1:celery-task", String, Class::Other),
+            (":1:unacked_mutex", String, Class::Other),
+            ("myapp_kombu.binding_deadlines", Zset, Class::Binding),
+            ("_kombu.binding_permanent.celery", String, Class::Other),
+            ("messages_index", Zset, Class::Unacked),
+            ("messages_index:celery", Zset, Class::Unacked),
+            ("messages_indexed", Zset, Class::Other),
+            ("messages_index:celery", Hash, Class::Other),
+            (
+                "message:0f5ee1b4-3c1c-4b6e-a1f0-6c5bb9b3c5a1",
+                Hash,
+                Class::Queue,
+            ),
+            (
+                "message:0f5ee1b4-3c1c-4b6e-a1f0-6c5bb9b3c5a1",
+                String,
+                Class::Other,
+            ),
+            ("message:17", Hash, Class::Other),
+            // Its members decide.
+            ("queue:celery", Zset, Class::Other),
+            ("/0.celeryev", Stream, Class::EventQueue),
+            ("/12.celeryev/worker.#", Stream, Class::EventQueue),
+            ("myapp/0.celery.pidbox", Stream, Class::EventQueue),
+            ("/0.celeryev", List, Class::Other),
+            ("/0.orders", Stream, Class::Other),
+            ("/.celeryev", Stream, Class::Other),
             ("redbeat::schedule", Zset, Class::Redbeat),
+            ("redisbeater::schedule", Zset, Class::Redbeat),
+            ("celery:schedule", Hash, Class::Redbeat),
+            ("celery:schedule", String, Class::Other),
             ("redbeat::statics", Set, Class::Redbeat),
             ("redbeat::lock", String, Class::Redbeat),
             ("redbeat:my task", Hash, Class::Redbeat),
             ("SINGLETONLOCK_0", String, Class::Lock),
             ("qo_task_a-1", String, Class::Lock),
+            ("once_task:app.t:0123456789abcdef", String, Class::Lock),
+            ("h-lock:app.t", String, Class::Lock),
+            ("h-rate:app.t", String, Class::Lock),
+            ("beatlock::lock", String, Class::Lock),
             ("celery:beat-lock", String, Class::Lock),
+            ("celery:beat:task_lock", String, Class::Lock),
+            ("celery_lease:lock", String, Class::Lock),
+            ("celery:multibeat:lock", String, Class::Lock),
+            ("celery:multibeat:lock", Hash, Class::Other),
             ("airflow_variable", String, Class::Other),
             ("celery", List, Class::Other),
             ("events", Stream, Class::Other),
@@ -397,6 +503,30 @@ mod tests {
         }
         assert!(names.task_result(b"anything"));
         assert_eq!(names.class(b"anything", List), Class::Other);
+    }
+
+    #[test]
+    fn results_in_djangos_cache_are_results_where_the_patterns_say_so() {
+        let stock = names(&["celery-task-meta-*"], &[], &["shop:"]);
+        for name in [
+            ":1:celery-task-meta-a",
+            "site:2:celery-task-meta-a",
+            "shop::1:celery-task-meta-a",
+        ] {
+            assert!(stock.task_result(name.as_bytes()), "{name}");
+        }
+        for name in [
+            ":1:celery-taskset-meta-a",
+            ":1:session",
+            "a1:celery-task-meta-a",
+        ] {
+            assert!(!stock.task_result(name.as_bytes()), "{name}");
+        }
+        // The operator named other keys, or only some.
+        let own = names(&["mine-*", "celery-task-meta-7*"], &[], &[]);
+        assert!(!own.task_result(b":1:mine-1"));
+        assert!(!own.task_result(b":1:celery-task-meta-1"));
+        assert!(own.task_result(b":1:celery-task-meta-71"));
     }
 
     #[test]

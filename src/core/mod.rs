@@ -16,5 +16,6 @@ pub mod policy;
 pub mod reply;
 pub mod settings;
 pub mod span;
+pub mod systems;
 pub mod tally;
 pub mod trigger;

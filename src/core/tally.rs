@@ -8,7 +8,7 @@ use super::keys::{Class, KeyType};
 use super::policy::Ttl;
 use super::reply::Reply;
 use super::settings::Settings;
-use super::span;
+use super::{span, systems};
 
 /// Queues told one by one in a reply; the rest is in the class's sums.
 const MOST_QUEUES: usize = 100;
@@ -102,6 +102,13 @@ struct QueueTally {
     oldest_ms: Option<i64>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct SystemTally {
+    keys: u64,
+    bytes: u64,
+    certain: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Big {
     bytes: u64,
@@ -118,6 +125,11 @@ struct Big {
 pub struct Tally {
     classes: BTreeMap<Class, ClassTally>,
     queues: BTreeMap<(i32, Vec<u8>), QueueTally>,
+    /// What of `other` is another system's.
+    systems: BTreeMap<&'static str, SystemTally>,
+    /// Streams among the event queues, which are trimmed and have no TTL.
+    streams: u64,
+    stream_bytes: u64,
     top: BinaryHeap<Reverse<Big>>,
     top_size: usize,
     max_ttl_ms: i64,
@@ -126,6 +138,11 @@ pub struct Tally {
     prefixes: BTreeSet<Vec<u8>>,
     big_results: u64,
     big_result_bytes: u64,
+    expired_lists: u64,
+    expired_list_bytes: u64,
+    /// Of those, where the newest message is past its `expires` too.
+    all_expired: u64,
+    duplicates: u64,
 }
 
 /// What findings need to know of the server, besides its keys.
@@ -137,7 +154,31 @@ pub struct Moment<'a> {
     pub maxmemory: u64,
     /// `maxmemory-policy`.
     pub policy: &'a [u8],
+    /// What the server says of its memory, if the scan has seen all keys and measured
+    /// them.
+    pub memory: Option<ServerMemory>,
 }
+
+/// Memory as `INFO memory` tells it, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerMemory {
+    /// `used_memory`.
+    pub used: u64,
+    /// `used_memory_startup`: before there was any data.
+    pub startup: u64,
+    /// `mem_clients_normal`: buffers of clients.
+    pub clients: u64,
+    /// `mem_clients_slaves`: buffers of replicas.
+    pub replicas: u64,
+    /// `mem_replication_backlog`.
+    pub backlog: u64,
+    /// `mem_aof_buffer`.
+    pub aof: u64,
+}
+
+/// From so many bytes on memory that no key explains is told: indexes of the key
+/// space, allocator and scripts take some on any server.
+const LEAST_OUTSIDE: u64 = 64 * 1024 * 1024;
 
 /// From so many bytes on a result is told as too big: Redis moves it as one piece
 /// for each state of the task, and to each client that asks.
@@ -190,6 +231,18 @@ impl Tally {
             self.big_results += 1;
             self.big_result_bytes += key.bytes;
         }
+        if key.class == Class::Other
+            && let Some(found) = systems::of(key.name, key.kind)
+        {
+            let system = self.systems.entry(found.name).or_default();
+            system.keys += 1;
+            system.bytes += key.bytes;
+            system.certain |= found.certain;
+        }
+        if key.class == Class::EventQueue && key.kind == KeyType::Stream && key.ttl.is_none() {
+            self.streams += 1;
+            self.stream_bytes += key.bytes;
+        }
         self.keep_if_big(key);
     }
 
@@ -198,6 +251,19 @@ impl Tally {
         if self.prefixes.len() < MOST_PREFIXES {
             self.prefixes.insert(prefix.to_vec());
         }
+    }
+
+    /// Notes a list whose oldest message is past its own `expires`, or with `all` the
+    /// newest too.
+    pub fn add_expired(&mut self, bytes: u64, all: bool) {
+        self.expired_lists += 1;
+        self.expired_list_bytes += bytes;
+        self.all_expired += u64::from(all);
+    }
+
+    /// Sets how many unacknowledged messages are of a task that another one is of too.
+    pub const fn set_duplicates(&mut self, messages: u64) {
+        self.duplicates = messages;
     }
 
     fn keep_if_big(&mut self, key: &Seen<'_>) {
@@ -300,7 +366,31 @@ impl Tally {
             fields.push((Cow::Borrowed(b"oldest_message_s"), age_s(now_ms, oldest)));
             fields.push((Cow::Borrowed(b"queues"), self.longest_queues(now_ms)));
         }
+        if class == Class::Other {
+            fields.push((Cow::Borrowed(b"systems"), self.systems()));
+        }
         Reply::Map(fields)
+    }
+
+    fn systems(&self) -> Reply {
+        let mut found: Vec<_> = self
+            .systems
+            .iter()
+            .filter(|(_, system)| system.certain)
+            .collect();
+        found.sort_by_key(|(name, system)| (Reverse(system.bytes), Reverse(system.keys), **name));
+        Reply::Map(
+            found
+                .into_iter()
+                .map(|(name, system)| {
+                    let sums = [
+                        ("keys", Reply::count(system.keys)),
+                        ("bytes", Reply::count(system.bytes)),
+                    ];
+                    (Cow::Borrowed(name.as_bytes()), Reply::map(sums))
+                })
+                .collect(),
+        )
     }
 
     fn longest_queues(&self, now_ms: i64) -> Reply {
@@ -350,6 +440,8 @@ impl Tally {
     #[must_use]
     pub fn findings(&self, settings: &Settings, moment: &Moment<'_>) -> Reply {
         let mut findings = self.broker_findings(settings, moment);
+        findings.extend(self.message_findings());
+        findings.extend(moment.memory.and_then(|memory| self.outside_keys(memory)));
         let of = |class| self.classes.get(&class).cloned().unwrap_or_default();
         let results = of(Class::TaskResult);
         if results.no_ttl > 0 {
@@ -413,7 +505,11 @@ impl Tally {
                 "check that no worker holds it, then HYGIENE.FIXTTL CLASS lock MATCH <name> TTL 1h",
             ),
         ] {
-            let tally = of(class);
+            let mut tally = of(class);
+            if class == Class::EventQueue {
+                tally.no_ttl -= self.streams;
+                tally.bytes_no_ttl -= self.stream_bytes;
+            }
             if tally.no_ttl > 0 {
                 findings.push(Finding {
                     code,
@@ -466,6 +562,69 @@ impl Tally {
 }
 
 impl Tally {
+    /// What is wrong with messages by themselves.
+    fn message_findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.expired_lists > 0 {
+            findings.push(Finding {
+                code: "expired_messages",
+                severity: Severity::Warning,
+                class: Class::Queue,
+                keys: self.expired_lists,
+                bytes: self.expired_list_bytes,
+                detail: format!(
+                    "in {} lists the message to be read next is past its own expires, in {} of \
+                     them the newest too: nobody reads them in time",
+                    self.expired_lists, self.all_expired
+                ),
+                advice: "start a worker for these queues: it drops expired messages without \
+                         running them",
+            });
+        }
+        if self.duplicates > 0 {
+            findings.push(Finding {
+                code: "duplicate_deliveries",
+                severity: Severity::Info,
+                class: Class::Unacked,
+                keys: self.duplicates,
+                bytes: 0,
+                detail: format!(
+                    "{} unacknowledged messages are of a task that another one there is of too: \
+                     it runs more than once",
+                    self.duplicates
+                ),
+                advice: "let Celery's visibility_timeout be longer than the longest task and the \
+                         farthest eta",
+            });
+        }
+        findings
+    }
+
+    /// Memory that the keys do not explain, if it is more than theirs.
+    fn outside_keys(&self, memory: ServerMemory) -> Option<Finding> {
+        let keys: u64 = self.classes.values().map(|class| class.bytes).sum();
+        let outside = memory.used.saturating_sub(memory.startup + keys);
+        (outside >= LEAST_OUTSIDE && outside > keys).then(|| Finding {
+            code: "memory_outside_keys",
+            severity: Severity::Warning,
+            class: Class::Other,
+            keys: 0,
+            bytes: outside,
+            detail: format!(
+                "keys explain {keys} of {} bytes used, {} were used at startup; buffers of \
+                 clients take {}, of replicas {}, the replication backlog {}, the AOF buffer {}",
+                memory.used,
+                memory.startup,
+                memory.clients,
+                memory.replicas,
+                memory.backlog,
+                memory.aof
+            ),
+            advice: "CLIENT LIST tells whose buffers (tot-mem), MEMORY STATS the rest; \
+                     client-output-buffer-limit and repl-backlog-size bound them",
+        })
+    }
+
     /// What is wrong around the broker and the memory it lives in.
     fn broker_findings(&self, settings: &Settings, moment: &Moment<'_>) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -767,6 +926,54 @@ mod tests {
     }
 
     #[test]
+    fn other_systems_are_told_once_one_of_their_keys_is_certain() {
+        let mut tally = Tally::new(0, 0);
+        let list = |name, bytes| Seen {
+            kind: KeyType::List,
+            ..key(name, Class::Other, None, bytes)
+        };
+        tally.add(&list(b"queue:default", 500));
+        tally.add(&list(b"rq:queue:mail", 100));
+        tally.add(&key(b"mine", Class::Other, None, 9));
+        let systems = |tally: &Tally| field(&tally.classes(NOW), &["other", "systems"]).clone();
+        let told =
+            |keys, bytes| Reply::map([("keys", Reply::Int(keys)), ("bytes", Reply::Int(bytes))]);
+        assert_eq!(systems(&tally), Reply::map([("RQ", told(1, 100))]));
+        tally.add(&key(b"stat:processed", Class::Other, None, 50));
+        assert_eq!(
+            systems(&tally),
+            Reply::map([("Sidekiq", told(2, 550)), ("RQ", told(1, 100))])
+        );
+    }
+
+    #[test]
+    fn a_stream_of_events_is_no_event_queue_that_somebody_left() {
+        let settings = Settings::default();
+        let moment = Moment {
+            now_ms: NOW,
+            maxmemory: 0,
+            policy: b"",
+            memory: None,
+        };
+        let mut tally = Tally::new(0, 0);
+        let stream = Seen {
+            kind: KeyType::Stream,
+            ..key(b"/0.celeryev", Class::EventQueue, None, 70)
+        };
+        tally.add(&stream);
+        let count = |tally: &Tally| match tally.findings(&settings, &moment) {
+            Reply::Array(found) => found
+                .iter()
+                .find(|found| field(found, &["class"]) == &Reply::word("event_queue"))
+                .map(|found| field(found, &["keys"]).clone()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(count(&tally), None);
+        tally.add(&key(b"celeryev.a", Class::EventQueue, None, 7));
+        assert_eq!(count(&tally), Some(Reply::Int(1)));
+    }
+
+    #[test]
     fn only_the_biggest_keys_are_kept_and_they_come_in_order() {
         let mut tally = Tally::new(2, 0);
         for (name, bytes) in [(b"a", 5), (b"b", 50), (b"c", 500), (b"d", 1)] {
@@ -786,6 +993,7 @@ mod tests {
             now_ms: NOW,
             maxmemory: 0,
             policy: b"allkeys-lru",
+            memory: None,
         };
         let codes = |tally: &Tally| -> Vec<Reply> {
             match tally.findings(&settings, &moment) {
@@ -821,6 +1029,7 @@ mod tests {
                 now_ms: NOW,
                 maxmemory,
                 policy,
+                memory: None,
             };
             let findings = tally.broker_findings(&settings, &moment);
             findings.iter().map(|found| found.code.to_owned()).collect()
@@ -853,6 +1062,39 @@ mod tests {
                 "big_results",
                 "prefix_not_in_settings"
             ]
+        );
+    }
+
+    #[test]
+    fn memory_is_told_as_outside_the_keys_only_where_it_is_most_of_it() {
+        const MIB: u64 = 1024 * 1024;
+        let mut tally = Tally::new(0, 0);
+        tally.add(&key(b"r", Class::TaskResult, None, 100 * MIB));
+        for (used, told) in [
+            (150 * MIB, None),
+            (201 * MIB, None),
+            (203 * MIB, Some(102 * MIB)),
+            (0, None),
+        ] {
+            let memory = ServerMemory {
+                used,
+                startup: MIB,
+                clients: 7,
+                ..ServerMemory::default()
+            };
+            let found = tally.outside_keys(memory);
+            assert_eq!(found.as_ref().map(|found| found.bytes), told, "{used}");
+            if let Some(found) = found {
+                assert!(found.detail.contains("clients take 7,"), "{}", found.detail);
+            }
+        }
+        let little = ServerMemory {
+            used: LEAST_OUTSIDE - 1,
+            ..ServerMemory::default()
+        };
+        assert!(
+            Tally::new(0, 0).outside_keys(little).is_none(),
+            "too little"
         );
     }
 

@@ -6,7 +6,8 @@ use crate::core::beat::Hold;
 use crate::core::keys::KeyType;
 use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
-use crate::server::key::Key;
+use crate::server::key::{Key, untouched};
+use crate::server::scan::MembersCursor;
 use crate::server::{Ctx, Str};
 
 /// A key that is there.
@@ -107,14 +108,38 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Asks the server about a key that was shown: its name comes first.
+    /// Asks the server about a key that was shown, without that being a use of it:
+    /// its name comes first.
     pub fn ask(&mut self, key: &Shown, command: &CStr, args: &[&[u8]]) -> Value {
         if !self.go(key.db) {
             return Value::Nil;
         }
         let mut words = vec![key.name()];
         words.extend(args);
-        call::read(self.ctx, command, &words)
+        untouched(self.ctx, &key.name, || {
+            call::read(self.ctx, command, &words)
+        })
+    }
+
+    /// Some members of a set, `most` of them and the rest of a bucket, without that
+    /// being a use of it.
+    pub fn members(&mut self, set: &Shown, most: u64) -> Vec<Vec<u8>> {
+        let mut members = Vec::new();
+        if !self.go(set.db) {
+            return members;
+        }
+        let (Some(key), Some(mut cursor)) = (Key::read(self.ctx, &set.name), MembersCursor::new())
+        else {
+            return members;
+        };
+        // A set that has shrunk has empty buckets: SSCAN looks at as many.
+        for _ in 0..most.saturating_mul(10) {
+            let more = cursor.step(&key, |member| members.push(member.to_vec()));
+            if !more || members.len() as u64 >= most {
+                break;
+            }
+        }
+        members
     }
 
     /// Lets `read` look at the bytes of a string, without a copy and without

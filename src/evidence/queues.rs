@@ -231,7 +231,7 @@ impl Gathering<'_> {
 
     fn table(&mut self, table: &Shown, broker: Broker, routes: &mut Routes) {
         let members = self.bindings(table);
-        let members: Vec<&[u8]> = members.iter().filter_map(Value::str).collect();
+        let members: Vec<&[u8]> = members.iter().map(Vec::as_slice).collect();
         let sep = if members.iter().any(|m| parse_with(m, SEP).is_some()) {
             SEP
         } else if let Some(sep) = guess_separator(&members) {
@@ -256,28 +256,20 @@ impl Gathering<'_> {
     }
 
     /// Some members of a table, as many as the bounds allow.
-    fn bindings(&mut self, table: &Shown) -> Vec<Value> {
+    fn bindings(&mut self, table: &Shown) -> Vec<Vec<u8>> {
         let mean = (self.look.bytes(table, 5) / table.len.max(1)).max(1);
         let count = (TABLE_BYTES / mean).min(MOST_MEMBERS);
         if count == 0 {
             return Vec::new();
         }
-        let reply = match table.kind {
-            KeyType::Set => {
-                let count = count.to_string();
-                let reply = self
-                    .look
-                    .ask(table, c"SSCAN", &[b"0", b"COUNT", count.as_bytes()]);
-                reply.array().get(1).cloned().unwrap_or(Value::Nil)
-            }
+        match table.kind {
+            KeyType::Set => self.look.members(table, count),
             KeyType::Zset => {
                 let last = (count - 1).to_string();
-                self.look.ask(table, c"ZRANGE", &[b"0", last.as_bytes()])
+                let reply = self.look.ask(table, c"ZRANGE", &[b"0", last.as_bytes()]);
+                let members = reply.array().iter().filter_map(Value::str);
+                members.map(<[u8]>::to_vec).collect()
             }
-            _ => Value::Nil,
-        };
-        match reply {
-            Value::Array(members) => members,
             _ => Vec::new(),
         }
     }

@@ -263,6 +263,18 @@ pub fn server_info(ctx: Ctx<'_>, section: &CStr, field: &CStr) -> Option<String>
     Info::of(ctx, section)?.field(field)
 }
 
+/// Numbers of `INFO section`, 0 where the server has no such field. Costs what `INFO
+/// section` costs.
+pub fn server_numbers<const N: usize>(
+    ctx: Ctx<'_>,
+    section: &CStr,
+    fields: [&CStr; N],
+) -> Option<[u64; N]> {
+    let info = Info::of(ctx, section)?;
+    let number = |field| info.field(field)?.parse().ok();
+    Some(fields.map(|field| number(field).unwrap_or(0)))
+}
+
 /// Bytes that nobody can guess, from the server's own generator.
 #[must_use]
 pub fn random_bytes<const N: usize>() -> [u8; N] {

@@ -76,7 +76,7 @@ impl Cursor {
     }
 }
 
-/// A place within a set. Freed on drop.
+/// A place within a set or a hash. Freed on drop.
 pub struct MembersCursor(Cursor);
 
 impl MembersCursor {
@@ -88,7 +88,12 @@ impl MembersCursor {
     /// Shows some members: those of one bucket, or all of a small set, with the
     /// guarantees of SSCAN; that is no use of the set. `false` at the end. The key
     /// may be opened anew between two calls.
-    pub fn step<F: FnMut(&[u8])>(&mut self, set: &Key<'_>, mut visit: F) -> bool {
+    pub fn step(&mut self, set: &Key<'_>, mut visit: impl FnMut(&[u8])) -> bool {
+        self.step_fields(set, |member, _| visit(member))
+    }
+
+    /// The same for the fields of a hash and their values.
+    pub fn step_fields<F: FnMut(&[u8], &[u8])>(&mut self, key: &Key<'_>, mut visit: F) -> bool {
         let Some(scan) = api!(RedisModule_ScanKey) else {
             return false;
         };
@@ -97,7 +102,7 @@ impl MembersCursor {
         // zset is refused.
         unsafe {
             scan(
-                set.ptr(),
+                key.ptr(),
                 self.0.0,
                 Some(member::<F>),
                 (&raw mut visit).cast::<c_void>(),
@@ -106,17 +111,18 @@ impl MembersCursor {
     }
 }
 
-unsafe extern "C" fn member<F: FnMut(&[u8])>(
+unsafe extern "C" fn member<F: FnMut(&[u8], &[u8])>(
     _key: *mut raw::RedisModuleKey,
     field: *mut raw::RedisModuleString,
-    _value: *mut raw::RedisModuleString,
+    value: *mut raw::RedisModuleString,
     visit: *mut c_void,
 ) {
     guard(|| {
         // SAFETY: `step` passes its closure, alive and not used by anyone else
         // until the scan returns.
         let visit = unsafe { &mut *visit.cast::<F>() };
-        visit(lent_bytes(field));
+        // A set's members have no value.
+        visit(lent_bytes(field), lent_bytes(value));
     });
 }
 

@@ -16,6 +16,9 @@ use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
 use crate::{keyspace, known, stats};
 
+/// Why a stream of celery-redis-plus is left.
+const STREAM: &str = "it is a stream that every worker reads and that is trimmed by itself";
+
 /// What a sweep is to do.
 pub struct FixOrder {
     /// What happens to a key.
@@ -233,6 +236,10 @@ impl Visitor for Fix {
             .as_ref()
             .is_some_and(|glob| !glob.matches(name))
         {
+            return None;
+        }
+        if class == Class::EventQueue && kind == KeyType::Stream {
+            self.leave(class, STREAM);
             return None;
         }
         if class == Class::Other && kind == KeyType::List && !self.names.exempt(name) {

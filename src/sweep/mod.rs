@@ -12,6 +12,7 @@ pub mod last;
 pub mod lists;
 pub mod orphans;
 pub mod report;
+pub mod twice;
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::last::{self, Question};
+use super::twice::Twice;
 use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
 use crate::core::celery::binding;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
-use crate::core::tally::{Moment, Seen, Tally};
+use crate::core::tally::{Moment, Seen, ServerMemory, Tally};
 use crate::known;
 use crate::server::acl::Right;
 use crate::server::scan::Found;
@@ -63,6 +64,7 @@ pub struct Report {
     settings: Rc<Settings>,
     tally: Tally,
     sizes: Sizes,
+    twice: Twice,
     skipped_noperm: u64,
 }
 
@@ -106,8 +108,18 @@ impl Report {
             names,
             settings,
             sizes: Sizes::default(),
+            twice: Twice::default(),
             skipped_noperm: 0,
         }
+    }
+
+    /// Whether what was counted is all that the server holds.
+    fn saw_all(&self) -> bool {
+        self.order.scope == Scope::All
+            && self.order.prefix.is_empty()
+            && self.order.pattern.is_none()
+            && self.order.memory != Memory::Off
+            && self.skipped_noperm == 0
     }
 
     fn bytes(&mut self, turn: &Turn<'_>, kept: &Kept) -> u64 {
@@ -209,18 +221,28 @@ impl Visitor for Report {
                     since_ms = fix::finished_ms(&key);
                 }
             }
-            (Class::Unacked, KeyType::Zset) => since_ms = lowest_score_ms(turn, &kept),
-            (Class::Other, KeyType::List) => {
+            (Class::Unacked, KeyType::Zset) if delivery_times(kept.name.bytes()) => {
+                since_ms = lowest_score_ms(turn, &kept)
+            }
+            (Class::Other, kind) if lists::may_tell(&self.names, kept.name.bytes(), kind) => {
                 let size = match self.order.memory {
                     Memory::Off => call::memory_usage(turn.ctx, &kept.name, 1),
                     _ => bytes,
                 };
-                kept.class = lists::class(turn.ctx, kept.db, kept.name.bytes(), kept.len, size);
+                kept.class = lists::told(turn.ctx, kept.db, &kept.name, kind, kept.len, size);
                 if kept.class == Class::Queue {
                     let name = kept.name.bytes();
-                    let oldest = lists::oldest_message_ms(turn.ctx, name, kept.len, size);
+                    let ends = if kind == KeyType::List {
+                        lists::ends(turn.ctx, name, kept.len, size, turn.now_ms)
+                    } else {
+                        lists::Ends::default()
+                    };
+                    let queue = lists::queue_name(name);
                     self.tally
-                        .add_queue(kept.db, lists::queue_name(name), kept.len, bytes, oldest);
+                        .add_queue(kept.db, queue, kept.len, bytes, ends.sent_ms);
+                    if ends.expired {
+                        self.tally.add_expired(bytes, ends.all_expired);
+                    }
                 }
             }
             _ => {}
@@ -235,7 +257,14 @@ impl Visitor for Report {
             bytes,
             since_ms,
         });
+        if kept.class == Class::Unacked && kept.kind == KeyType::Hash {
+            self.twice.note(kept.db, kept.name);
+        }
         cost
+    }
+
+    fn after(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        self.twice.step(turn.ctx)
     }
 
     fn writes(&self) -> bool {
@@ -244,6 +273,7 @@ impl Visitor for Report {
 
     fn restart(&mut self) {
         self.tally = Tally::new(self.order.top, self.settings.max_ttl_ms);
+        self.twice = Twice::default();
         self.skipped_noperm = 0;
     }
 
@@ -257,7 +287,9 @@ impl Visitor for Report {
             now_ms,
             maxmemory: maxmemory.unwrap_or(0),
             policy: &setting(ctx, b"maxmemory-policy"),
+            memory: self.saw_all().then(|| server_memory(ctx)).flatten(),
         };
+        self.tally.set_duplicates(self.twice.found());
         let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([
             ("scanned", Reply::count(run.scanned)),
@@ -273,6 +305,33 @@ impl Visitor for Report {
     }
 }
 
+fn server_memory(ctx: Ctx<'_>) -> Option<ServerMemory> {
+    let fields = [
+        c"used_memory",
+        c"used_memory_startup",
+        c"mem_clients_normal",
+        c"mem_clients_slaves",
+        c"mem_replication_backlog",
+        c"mem_aof_buffer",
+    ];
+    let [used, startup, clients, replicas, backlog, aof] =
+        context::server_numbers(ctx, c"memory", fields)?;
+    Some(ServerMemory {
+        used,
+        startup,
+        clients,
+        replicas,
+        backlog,
+        aof,
+    })
+}
+
+/// Whether the scores of an index of unacked messages are when those were taken.
+/// celery-redis-plus' are when they will be put back.
+fn delivery_times(name: &[u8]) -> bool {
+    memchr::memmem::find(name, b"messages_index").is_none()
+}
+
 /// A setting of the server; empty if it has none of that name.
 fn setting(ctx: Ctx<'_>, name: &[u8]) -> Vec<u8> {
     let reply = call::read(ctx, c"CONFIG", &[b"GET", name]);
@@ -282,11 +341,10 @@ fn setting(ctx: Ctx<'_>, name: &[u8]) -> Vec<u8> {
 
 /// The lowest score of a zset that holds Unix seconds, in ms.
 fn lowest_score_ms(turn: &Turn<'_>, kept: &Kept) -> Option<i64> {
-    let reply = call::read(
-        turn.ctx,
-        c"ZRANGE",
-        &[kept.name.bytes(), b"0", b"0", b"WITHSCORES"],
-    );
+    let words: [&[u8]; 4] = [kept.name.bytes(), b"0", b"0", b"WITHSCORES"];
+    let reply = key::untouched(turn.ctx, &kept.name, || {
+        call::read(turn.ctx, c"ZRANGE", &words)
+    });
     let score = reply.array().get(1)?.str()?.to_vec();
     seconds_to_ms(&score)
 }

@@ -312,7 +312,8 @@ pub fn worker_of(queue: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whether this is a UUID in its usual form of 36 characters.
-fn is_uuid(text: &[u8]) -> bool {
+#[must_use]
+pub fn is_uuid(text: &[u8]) -> bool {
     text.len() == 36
         && text.iter().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => *byte == b'-',

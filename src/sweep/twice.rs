@@ -1,0 +1,90 @@
+//! Tasks of which more than one message lies among the unacknowledged: each of them
+//! runs the task.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use super::Cost;
+use crate::core::celery::envelope;
+use crate::core::keys::KeyType;
+use crate::server::key::Key;
+use crate::server::scan::MembersCursor;
+use crate::server::{Ctx, Str};
+
+/// The most tasks remembered of one hash; what comes behind them is not looked at.
+const MOST_TASKS: usize = 200_000;
+
+/// Hashes of unacknowledged messages, walked through in small steps.
+#[derive(Default)]
+pub struct Twice {
+    due: Vec<(i32, Str)>,
+    reading: Option<Reading>,
+    hasher: RandomState,
+    found: u64,
+}
+
+struct Reading {
+    db: i32,
+    hash: Str,
+    cursor: MembersCursor,
+    /// With which delivery tag each task id was seen first. The cursor may show an
+    /// entry twice, so that the id alone proves nothing. Both are kept hashed: they
+    /// may be of any length.
+    tags: HashMap<u64, u64>,
+}
+
+impl Twice {
+    /// Notes a hash to be walked through.
+    pub fn note(&mut self, db: i32, hash: Str) {
+        self.due.push((db, hash));
+    }
+
+    /// Messages whose task another message before them is of too.
+    pub const fn found(&self) -> u64 {
+        self.found
+    }
+
+    /// Reads a few messages. `None` when all are read.
+    pub fn step(&mut self, ctx: Ctx<'_>) -> Option<Cost> {
+        let mut cost = Cost::default();
+        let mut reading = match self.reading.take() {
+            Some(reading) => reading,
+            None => {
+                let (db, hash) = self.due.pop()?;
+                let Some(cursor) = MembersCursor::new() else {
+                    return Some(cost);
+                };
+                Reading {
+                    db,
+                    hash,
+                    cursor,
+                    tags: HashMap::new(),
+                }
+            }
+        };
+        if !ctx.select(reading.db) {
+            return Some(cost);
+        }
+        let Some(hash) =
+            Key::read(ctx, &reading.hash).filter(|key| key.kind() == Some(KeyType::Hash))
+        else {
+            // Gone by now.
+            return Some(cost);
+        };
+        let (tags, hasher, found) = (&mut reading.tags, &self.hasher, &mut self.found);
+        let more = reading.cursor.step_fields(&hash, |tag, value| {
+            cost.bytes += value.len() as u64;
+            let Some(id) = envelope::read_unacked(value).and_then(|taken| taken.envelope.id) else {
+                return;
+            };
+            let tag = hasher.hash_one(tag);
+            let first = *tags.entry(hasher.hash_one(id.as_bytes())).or_insert(tag);
+            *found += u64::from(first != tag);
+        });
+        drop(hash);
+        if more && reading.tags.len() < MOST_TASKS {
+            self.reading = Some(reading);
+        }
+        Some(cost)
+    }
+}
