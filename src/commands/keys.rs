@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{once, unknown_option, user};
 use crate::core::args::{self, Args, quoted};
 use crate::core::glob::Glob;
-use crate::core::keys::{Class, KeyType};
+use crate::core::keys::Class;
 use crate::core::policy::Ttl;
 use crate::core::reply::Reply;
 use crate::keyspace;
