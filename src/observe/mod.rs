@@ -12,7 +12,7 @@ mod lists;
 pub mod state;
 
 use crate::core::beat::{Heard, Traffic};
-use crate::core::celery::result;
+use crate::core::celery::{envelope, result};
 use crate::core::keys::{Class, KeyType};
 use crate::known;
 use crate::server::context::now_ms;
@@ -64,7 +64,9 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     match queue {
         Some(queue) if push => {
             let element = what.element(ctx, head);
-            let message = element.as_ref().and_then(|e| lists::message(e.bytes()));
+            let message = element
+                .as_ref()
+                .and_then(|e| envelope::read_publish(e.bytes()));
             with(|traffic| traffic.pushed(now, number(db), queue, message.as_ref()));
         }
         Some(queue) => with(|traffic| traffic.popped(now, number(db), queue)),
