@@ -57,8 +57,9 @@ pub struct Kept<'a> {
     pub pause_ms: Option<i64>,
     /// The longest pause ever seen, for what still counts as alive.
     longest_ms: Option<i64>,
-    /// A crontab's, which is due at its minute however often beat restarts.
-    clock: bool,
+    /// What beat sends by counting from its own start: no crontab, which is due at
+    /// its minute however often beat restarts, and seen within one life.
+    counted: bool,
     /// Its beat went on without it.
     pub left: bool,
     /// It should have come by now.
@@ -136,7 +137,7 @@ impl<'a> Kept<'a> {
             interval_ms: expected_ms,
             pause_ms: expected_ms,
             longest_ms: expected_ms,
-            clock: false,
+            counted: expected_ms.is_some(),
             left: false,
             is_due: false,
             voices,
@@ -167,7 +168,7 @@ impl<'a> Kept<'a> {
             .chain(self.line.whole.rhythm)
             .map(|r| r.longest_ms)
             .max();
-        self.clock = rhythm.clock;
+        self.counted = own.is_some() && !rhythm.clock;
         self.interval_ms = Some(rhythm.interval_ms).filter(|ms| *ms > 0);
         let plain = rhythm.even && !rhythm.clock;
         self.longest_ms = if plain { self.interval_ms } else { longest };
@@ -341,7 +342,7 @@ impl<'a> Beat<'a> {
             let since_last = now_ms.saturating_sub(kept.last_ms);
             let usual = kept.pause_ms.or(kept.longest_ms);
             kept.is_due = usual.is_some_and(|usual| since_last > once(usual));
-            kept.left = kept.pause_ms.is_some_and(|pause| quiet > twice(pause));
+            kept.left = kept.line.left || kept.pause_ms.is_some_and(|pause| quiet > twice(pause));
         }
         lines.sort_by(|a, b| {
             let rank = |k: &Kept<'_>| (k.left, k.pause_ms.unwrap_or(i64::MAX));
@@ -514,22 +515,29 @@ impl<'a> Beat<'a> {
     /// Beats that come and go before the longest interval is over.
     fn flapping(&self, now_ms: i64) -> Option<String> {
         let lives = self.lives();
-        let timed = self.lines.iter().filter(|k| !k.clock);
+        let timed = self.lines.iter().filter(|k| k.counted && !k.left);
         let longest = timed.filter_map(|k| k.interval_ms).max();
         let bound = longest.unwrap_or(0).max(SHORT_LIFE_MS);
-        // A line of a shell sends once; only a beat comes back, or is marked.
-        let comes_back = |origin: &str| {
-            let voices = self.lines.iter().flat_map(|k| &k.voices);
-            let mut own = voices.filter(|v| v.origin == origin);
-            own.clone().any(|v| v.marked) || own.any(|v| v.count > 1)
+        // Whoever sends once or twice may be anybody; beat is marked, or it keeps
+        // the line's pace for a while.
+        let is_beat = |origin: &str| {
+            self.lines.iter().any(|kept| {
+                let mut own = kept.voices.iter().filter(|v| v.origin == origin);
+                own.any(|v| {
+                    let pace = kept.interval_ms.filter(|_| v.count > 2);
+                    v.marked || pace.is_some_and(|pace| paced(v, pace))
+                })
+            })
         };
-        let young = lives
-            .iter()
-            .rev()
-            .filter(|(.., o)| comes_back(o))
-            .take_while(|(first, last, _)| {
-                now_ms.saturating_sub(*first) <= FLAPPING_MS && last.saturating_sub(*first) < bound
-            });
+        let young =
+            lives
+                .iter()
+                .rev()
+                .filter(|(.., o)| is_beat(o))
+                .take_while(|(first, last, _)| {
+                    now_ms.saturating_sub(*first) <= FLAPPING_MS
+                        && last.saturating_sub(*first) < bound
+                });
         let young: Vec<_> = young.collect();
         let in_turn = young
             .iter()

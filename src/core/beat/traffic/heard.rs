@@ -33,6 +33,8 @@ pub struct Line {
     /// none is marked. Of the others a gap counts only between two publishes of
     /// one origin.
     pub whole: Voice,
+    /// Its beat was heard to go on without it.
+    pub left: bool,
     /// Its newest end.
     pub end: Option<End>,
 }

@@ -363,6 +363,7 @@ fn line(series: &Series) -> Line {
         queue: series.id.queue.to_vec(),
         voices: series.voices.iter().map(told).collect(),
         whole: told(&series.whole),
+        left: series.left,
         end: series.end.clone(),
     }
 }

@@ -13,6 +13,9 @@ const FEWEST_GAPS: u32 = 5;
 const FEWEST_SHORT_GAPS: u32 = 8;
 const SHORT_MS: i64 = 5_000;
 
+/// Gaps that show how long a pause may be.
+const FEWEST_PAUSES: u32 = 3;
+
 /// Beat is not used for less.
 const SHORTEST_MS: i64 = 900;
 
@@ -41,6 +44,9 @@ pub struct Series {
     pub end: Option<End>,
     /// The newest publish or end, in the server's time.
     pub last_ms: i64,
+    /// Its beat was heard to go on without it. Kept here because origins come and
+    /// go, and with them what ties this line to its beat.
+    pub left: bool,
     /// Somebody keeps a rhythm or is marked; looked at now and then.
     pub periodic: bool,
     pub stored: Stored,
@@ -66,6 +72,7 @@ impl Series {
             latest: None,
             end: None,
             last_ms: i64::MIN,
+            left: false,
             periodic: false,
             stored: Stored {
                 dirty: true,
@@ -98,6 +105,7 @@ impl Series {
     /// Notes a publish.
     pub fn spoke(&mut self, at_ms: i64, origin: &str, marked: bool, unwatched_ms: i64) {
         self.last_ms = at_ms;
+        self.left = false;
         let at = self.voice(origin);
         let changed = self.latest.replace(at) != Some(at);
         let Some(voice) = self.voices.get_mut(at) else {
@@ -109,12 +117,30 @@ impl Series {
         // marked may be anybody. A mark and a crontab outlive restarts, so that
         // these hide no week.
         let cut = changed && !marked && !on_the_clock(at_ms);
+        if marked && !self.whole.marked {
+            // What came before may be anybody's.
+            self.whole = Voice::new("");
+        }
         if marked || !self.whole.marked {
             self.whole.spoke(at_ms, marked, unwatched_ms, cut);
         }
         if look_again {
             self.look_again();
         }
+    }
+
+    /// The longest pause that is nothing unusual, in ms.
+    pub fn pause_ms(&self) -> Option<i64> {
+        let voices = self.voices.iter().chain([&self.whole]);
+        let rhythms = voices.filter_map(Voice::rhythm);
+        let pause = |r: Rhythm| {
+            if r.even && !r.clock {
+                r.interval_ms
+            } else {
+                r.longest_ms
+            }
+        };
+        rhythms.filter(|r| r.gaps >= FEWEST_PAUSES).map(pause).max()
     }
 
     pub fn look_again(&mut self) {

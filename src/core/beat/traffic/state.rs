@@ -3,8 +3,11 @@
 //! `task:<task> queue:<db>:<queue>[ entry:<entry>]` and `redbeat:<db>:<lock>`,
 //! each a small JSON object that a person can read.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
+use super::super::known::SLACK_MS;
 use super::heard::End;
 use super::series::{Id, MOST_VOICES, Series, Voice};
 use super::{Lock, MOST_LOCKS, MOST_SERIES, Traffic, cut, is_sane};
@@ -86,6 +89,7 @@ impl Traffic {
     /// What changed since the last call, as fields of the hash in `state-key`;
     /// at most 200 each. What is left is still changed afterwards.
     pub fn take_changes(&mut self) -> Changes {
+        self.mark_left();
         let mut changes = Changes::default();
         let gone = &mut self.changes.gone;
         changes.del = gone.drain(..gone.len().min(MOST_CHANGES)).collect();
@@ -111,6 +115,38 @@ impl Traffic {
         }
         self.changes.any = left || !self.changes.gone.is_empty();
         changes
+    }
+
+    /// Marks what its beat goes on without: an origin of it was heard in another
+    /// line long after this one should have come again.
+    fn mark_left(&mut self) {
+        let since_ms = self.since_ms.unwrap_or(i64::MAX);
+        let mut spoke: HashMap<Box<str>, i64> = HashMap::new();
+        for series in self.series.values().filter(|series| series.periodic) {
+            let last_ms = series.whole.last_ms;
+            for voice in series
+                .voices
+                .iter()
+                .filter(|v| !v.origin.is_empty() && v.beats())
+            {
+                let newest = spoke.entry(voice.origin.clone()).or_insert(last_ms);
+                *newest = last_ms.max(*newest);
+            }
+        }
+        for series in self.series.values_mut().filter(|s| s.periodic && !s.left) {
+            let voices = series.voices.iter().filter(|v| v.beats());
+            let newest = voices.filter_map(|v| spoke.get(&v.origin)).max();
+            let heard_ms = series.whole.last_ms.max(since_ms);
+            let quiet = newest.map_or(0, |newest| newest.saturating_sub(heard_ms));
+            let patience = |pause: i64| pause.saturating_mul(2).saturating_add(SLACK_MS);
+            if series
+                .pause_ms()
+                .is_some_and(|pause| quiet > patience(pause))
+            {
+                series.left = true;
+                series.stored.dirty = true;
+            }
+        }
     }
 
     /// Whether there is something to write.
@@ -175,6 +211,9 @@ fn series_value(series: &Series) -> Vec<u8> {
         "all": origin(&series.whole),
         "origins": origins,
     });
+    if series.left {
+        put(&mut value, "left", json!(true));
+    }
     if let Some(entry) = &series.id.entry {
         put(&mut value, "entry", json!(&**entry));
     }
@@ -275,6 +314,7 @@ fn read_series(field: &[u8], value: &[u8]) -> Option<Series> {
     series.whole = value.get("all").and_then(read_voice)?;
     let latest = (0..).zip(&series.voices).max_by_key(|(_, v)| v.last_ms);
     series.latest = latest.map(|(at, _)| at);
+    series.left = value.get("left").and_then(Value::as_bool) == Some(true);
     series.end = value.get("end").and_then(read_end);
     let spoken = series.voices.iter().map(|voice| voice.last_ms);
     series.last_ms = spoken
