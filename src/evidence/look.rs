@@ -90,12 +90,7 @@ impl<'a> Look<'a> {
         let kind = key.kind()?;
         let (len, hold) = (key.len() as u64, key.ttl().map_or(Hold::NoTtl, Hold::Ttl));
         drop(key);
-        let may = match &self.rights {
-            Rights::Unchecked => true,
-            Rights::Of(user) => user.may(Right::Access, &name),
-            Rights::None => false,
-        };
-        if !may {
+        if !self.allows(&name) {
             self.hidden += 1;
             return None;
         }
@@ -106,6 +101,19 @@ impl<'a> Look<'a> {
             len,
             hold,
         })
+    }
+
+    /// Whether the caller may look at a key of this name, if there is one.
+    pub fn may(&self, name: &[u8]) -> bool {
+        Str::new(name).is_some_and(|name| self.allows(&name))
+    }
+
+    fn allows(&self, name: &Str) -> bool {
+        match &self.rights {
+            Rights::Unchecked => true,
+            Rights::Of(user) => user.may(Right::Access, name),
+            Rights::None => false,
+        }
     }
 
     /// Asks the server about a key that was shown, without that being a use of it:

@@ -15,7 +15,7 @@ mod workers;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::core::beat::{Evidence, Expected, Finish};
+use crate::core::beat::{Evidence, Expected, Finish, Heard};
 use crate::core::celery::binding;
 use crate::core::settings::Settings;
 use crate::known::{self, Place};
@@ -84,15 +84,17 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
     let _home = ctx.home();
     let current = settings::now();
     let places = places(ctx, current.names.prefixes());
+    let look = Look::new(ctx, user);
+    let heard = heard(&look, now_ms);
     let mut gathering = Gathering {
-        look: Look::new(ctx, user),
+        look,
         now_ms,
         places,
         evidence: Evidence {
             visibility_timeout_ms: current.settings.visibility_timeout_ms,
             expected: expected(&current.settings),
             results: results(),
-            heard: observe::heard(ctx, now_ms),
+            heard,
             ..Evidence::default()
         },
         settings: current.settings,
@@ -124,6 +126,16 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
         evidence,
         skipped_noperm: gathering.look.hidden(),
     }
+}
+
+/// What was heard of queues and locks that the caller may look at: what passed
+/// through a key is no more his than what lies there.
+fn heard(look: &Look<'_>, now_ms: i64) -> Heard {
+    let mut heard = observe::heard(look.ctx(), now_ms);
+    heard.lines.retain(|line| look.may(&line.queue));
+    heard.flows.retain(|flow| look.may(&flow.queue));
+    heard.ticks.retain(|tick| look.may(&tick.lock_key));
+    heard
 }
 
 fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places {

@@ -12,7 +12,7 @@ use super::assessment::{Certainty, Source, State};
 use super::evidence::Evidence;
 use super::known::{MAX_SLEEP_MS, SLACK_MS};
 use super::traffic::{Line, Rhythm, Voice, is_steady};
-use super::words::{counted, listed, name, span};
+use super::words::{self, counted, listed, name, span};
 
 /// Gaps an unmarked line needs before its silence means anything; of short
 /// intervals more, for what people do can look even for a moment.
@@ -39,6 +39,9 @@ const SHORT_LIFE_MS: i64 = 300_000;
 
 /// Publishes that each of two origins must have made while the other spoke.
 const OVERLAPPING: usize = 2;
+
+/// RedBeat notes an entry's run just before it sends the message, by its own clock.
+const RUN_MS: u64 = 1_000;
 
 /// What was not heard for so long, and for ten intervals, is history.
 const HISTORY_MS: i64 = 30 * 86_400_000;
@@ -86,9 +89,20 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
     };
     let since_ms = since_ms.min(now_ms);
     let rhythmic = rhythmic_origins(&evidence.heard.lines);
+    let mut ran: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for entry in evidence.redbeat.iter().flat_map(|r| &r.entries) {
+        let runs = ran.entry(&entry.task).or_default();
+        runs.extend(entry.last_run_at_ms);
+    }
     let kept = evidence.heard.lines.iter().filter_map(|line| {
         let expected = evidence.expected.iter().find(|e| e.task == line.task);
-        Kept::new(line, expected.map(|e| e.interval_ms), &rhythmic, now_ms)
+        let expected_ms = expected.map(|e| e.interval_ms);
+        let mut kept = Kept::new(line, expected_ms, &rhythmic, since_ms, now_ms)?;
+        let sent = || ran.get(line.task.as_str()).is_some_and(|at| kept.sent(at));
+        if !kept.is_proof() && sent() {
+            kept.source = Source::RedBeat;
+        }
+        Some(kept)
     });
     let ticked = evidence.heard.ticks.iter().map(|tick| tick.last_ms).max();
     groups(kept.collect())
@@ -102,6 +116,7 @@ impl<'a> Kept<'a> {
         line: &'a Line,
         expected_ms: Option<i64>,
         rhythmic: &BTreeSet<&str>,
+        since_ms: i64,
         now_ms: i64,
     ) -> Option<Self> {
         let expected_ms = expected_ms.filter(|ms| *ms > 0);
@@ -112,7 +127,13 @@ impl<'a> Kept<'a> {
         if voices.is_empty() {
             source = Source::LearnedRhythm;
             voices = line.voices.iter().filter(steady).filter(fits).collect();
-            if let Some(pace) = Pace::of(&voices) {
+            if let Some(expected_ms) = expected_ms
+                && !voices.iter().any(|v| paced(v, expected_ms))
+            {
+                let kept = |voice: &&Voice| keeps(voice, expected_ms);
+                voices = line.voices.iter().filter(kept).collect();
+            }
+            if let Some(pace) = Pace::of(line, &voices, since_ms) {
                 let more = line.voices.iter().filter(|v| pace.goes_on(v));
                 voices.extend(more.filter(|v| !steady(v)));
             } else if line.whole.rhythm.as_ref().is_some_and(is_steady) {
@@ -121,7 +142,7 @@ impl<'a> Kept<'a> {
             }
             if let Some(expected_ms) = expected_ms {
                 source = Source::ExpectedTask;
-                // Whoever else keeps some rhythm must not hide beat.
+                // Nobody showed it yet, so whoever sends may be beat.
                 if !voices.iter().any(|v| paced(v, expected_ms)) {
                     voices = line.voices.iter().collect();
                 }
@@ -212,6 +233,13 @@ impl<'a> Kept<'a> {
         self.longest_ms.filter(|_| known_for >= WEEK_MS)
     }
 
+    /// Whether the newest message of one of its voices is what RedBeat noted as
+    /// an entry's run.
+    fn sent(&self, runs_ms: &[i64]) -> bool {
+        let of_run = |v: &&Voice| runs_ms.iter().any(|at| at.abs_diff(v.last_ms) <= RUN_MS);
+        self.voices.iter().any(of_run)
+    }
+
     fn is_proof(&self) -> bool {
         self.source != Source::LearnedRhythm
     }
@@ -221,14 +249,21 @@ impl<'a> Kept<'a> {
 struct Pace {
     interval_ms: i64,
     ended_ms: i64,
+    /// Since when there is silence that was watched.
+    missed_ms: i64,
+    /// Others send the same without a rhythm, so that whoever comes new is more
+    /// likely one of them.
+    crowded: bool,
 }
 
 impl Pace {
-    fn of(voices: &[&Voice]) -> Option<Self> {
+    fn of(line: &Line, voices: &[&Voice], since_ms: i64) -> Option<Self> {
         let newest = voices.iter().max_by_key(|v| v.last_ms)?;
         Some(Self {
             interval_ms: newest.rhythm?.interval_ms,
             ended_ms: newest.last_ms,
+            missed_ms: newest.last_ms.max(since_ms),
+            crowded: line.voices.iter().any(strays),
         })
     }
 
@@ -236,7 +271,14 @@ impl Pace {
     /// ended, or keeps its pace, and nothing it did so far tells it from a beat.
     fn goes_on(&self, voice: &Voice) -> bool {
         let took_over = voice.first_ms > self.ended_ms.saturating_sub(self.interval_ms);
-        !strays(voice) && (took_over || paced(voice, self.interval_ms))
+        if !self.crowded {
+            return !strays(voice) && (took_over || paced(voice, self.interval_ms));
+        }
+        // A beat that starts again does so before silence is told, and comes
+        // again when it should.
+        let in_time = voice.first_ms <= self.missed_ms.saturating_add(twice(self.interval_ms));
+        let unproven = voice.rhythm.is_none() || paced(voice, self.interval_ms);
+        keeps(voice, self.interval_ms) || (!strays(voice) && took_over && in_time && unproven)
     }
 }
 
@@ -244,6 +286,12 @@ impl Pace {
 fn paced(voice: &Voice, interval_ms: i64) -> bool {
     let near = |r: Rhythm| r.interval_ms.abs_diff(interval_ms) <= interval_ms.unsigned_abs() / 4;
     voice.rhythm.is_some_and(near)
+}
+
+/// Whether a voice has shown that it comes this often.
+fn keeps(voice: &Voice, interval_ms: i64) -> bool {
+    let shown = voice.rhythm.is_some_and(|r| r.gaps >= ENOUGH_MARKED_GAPS);
+    shown && paced(voice, interval_ms) && !strays(voice)
 }
 
 /// Whether a voice had time to show a rhythm and has none: less than two thirds
@@ -355,7 +403,7 @@ impl<'a> Beat<'a> {
         } else {
             Certainty::Inferred
         };
-        let source = [Source::BeatHeader, Source::ExpectedTask]
+        let source = [Source::BeatHeader, Source::ExpectedTask, Source::RedBeat]
             .into_iter()
             .find(|source| lines.iter().any(|k| k.source == *source));
         let mut beat = Self {
@@ -401,7 +449,10 @@ impl<'a> Beat<'a> {
             State::Silent
         } else if quiet <= lively || (quiet <= patience && watched < quiet) {
             State::Alive
-        } else if watched > lively && goes_on().any(|k| k.interval_ms.is_some()) {
+        } else if watched > lively
+            && quiet <= patience
+            && goes_on().any(|k| k.interval_ms.is_some())
+        {
             State::Late
         } else {
             State::Unknown
@@ -417,17 +468,18 @@ impl<'a> Beat<'a> {
             (Some(every), Some(pause)) if pause > every.saturating_add(every / 4) => {
                 format!(
                     " every {} with pauses of up to {}",
-                    span(every),
-                    span(pause)
+                    words::every(every),
+                    words::every(pause)
                 )
             }
-            (Some(every), _) => format!(" every {}", span(every)),
+            (Some(every), _) => format!(" every {}", words::every(every)),
             (None, _) => String::new(),
         };
         let newest = self.lines.iter().max_by_key(|k| k.last_ms);
         let what = match kept.source {
             Source::BeatHeader => "marked by beat",
             Source::ExpectedTask => "expected",
+            Source::RedBeat => "run by RedBeat",
             _ => "by its rhythm beat's",
         };
         let mut text = format!("{} ({what}) was published", name(kept.line.task.as_bytes()));

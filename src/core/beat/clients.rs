@@ -12,6 +12,10 @@ use super::evidence::Crowd;
 /// `celery inspect` waits in BRPOP too, as a rule for one second.
 const ASKER_AGE_S: u64 = 2;
 
+/// Who waited within this time, in whole seconds as CLIENT LIST has them, and
+/// does not at the moment is likely between two of kombu's polls.
+const BETWEEN_POLLS_S: u64 = 1;
+
 /// Counts Celery's connections per database in the text of CLIENT LIST, 6.2 and
 /// later. Databases without any are left out.
 #[must_use]
@@ -26,13 +30,16 @@ pub fn crowds(list: &[u8]) -> BTreeMap<u32, Crowd> {
         let crowd = crowds.entry(client.db).or_default();
         crowd.subscribers += u64::from(subscriber);
         crowd.consumers += u64::from(consumer);
-        crowd.blocked += u64::from(consumer && client.flags.contains(&b'b'));
+        let blocked = consumer && client.flags.contains(&b'b');
+        crowd.blocked += u64::from(blocked);
+        crowd.asking += u64::from(blocked || (consumer && client.idle_s <= BETWEEN_POLLS_S));
     }
     crowds
 }
 
 struct Client<'a> {
     age_s: u64,
+    idle_s: u64,
     flags: &'a [u8],
     db: u32,
     psub: u64,
@@ -43,12 +50,13 @@ impl<'a> Client<'a> {
     /// Servers allow no blank in what a client calls itself. If one did, a field
     /// could stand there twice, and such a client is not counted.
     fn read(line: &'a [u8]) -> Option<Self> {
-        let [mut age, mut flags, mut db, mut psub, mut cmd] = [None; 5];
+        let [mut age, mut idle, mut flags, mut db, mut psub, mut cmd] = [None; 6];
         for field in line.split(|byte| *byte == b' ') {
             let at = memchr::memchr(b'=', field)?;
             let (name, value) = (field.get(..at)?, field.get(at + 1..)?);
             let slot = match name {
                 b"age" => &mut age,
+                b"idle" => &mut idle,
                 b"flags" => &mut flags,
                 b"db" => &mut db,
                 b"psub" => &mut psub,
@@ -61,6 +69,7 @@ impl<'a> Client<'a> {
         }
         Some(Self {
             age_s: number(age?)?,
+            idle_s: number(idle?)?,
             flags: flags?,
             db: u32::try_from(number(db?)?).ok()?,
             psub: number(psub?)?,
@@ -86,6 +95,7 @@ mod tests {
             subscribers,
             consumers,
             blocked,
+            asking: blocked,
         }
     }
 
@@ -95,8 +105,18 @@ mod tests {
             let rows = [
                 ("waits", line.to_owned(), crowd(0, 1, 1)),
                 (
-                    "works, or is between two polls",
-                    line.replace("flags=b", "flags=N"),
+                    "between two polls, or took something a moment ago",
+                    line.replace("flags=b", "flags=N")
+                        .replace("idle=0", "idle=1"),
+                    Crowd {
+                        asking: 1,
+                        ..crowd(0, 1, 0)
+                    },
+                ),
+                (
+                    "works",
+                    line.replace("flags=b", "flags=N")
+                        .replace("idle=0", "idle=2"),
                     crowd(0, 1, 0),
                 ),
                 (

@@ -123,7 +123,7 @@ pub enum Place {
 pub struct Sighting {
     /// `headers.task`.
     pub task: String,
-    /// `headers.periodic_task_name` (django-celery-beat 2.3.0 and later).
+    /// `periodic_task_name` (django-celery-beat 2.3.0 and later).
     pub periodic_name: Option<String>,
     /// `headers.origin`, such as `gen7@host`; empty if absent.
     pub origin: String,
@@ -208,6 +208,9 @@ pub struct Crowd {
     pub consumers: u64,
     /// Those of the consumers that wait for a message.
     pub blocked: u64,
+    /// Those of the consumers that wait, or did until a moment ago: kombu waits
+    /// for a second at a time.
+    pub asking: u64,
 }
 
 impl Crowd {

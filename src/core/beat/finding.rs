@@ -137,8 +137,7 @@ impl Code {
     pub const fn is_doubt(self) -> bool {
         matches!(
             self,
-            Self::BeatLate
-                | Self::ExpectedTaskMissing
+            Self::ExpectedTaskMissing
                 | Self::EntryOverdue
                 | Self::QueueBacklog
                 | Self::NoWorkerSeen

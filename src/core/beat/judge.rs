@@ -68,20 +68,25 @@ fn conclude(
     if let Some(doubt) = findings.iter().find(|f| f.code.is_doubt()) {
         return (Verdict::Unknown, doubt.detail.clone());
     }
-    if beat.state == State::Alive {
-        let head = match beat.certainty {
-            Certainty::Proven => "beat is alive",
-            _ => "beat is likely alive",
-        };
-        let remark = findings
-            .iter()
-            .find(|f| f.code.severity() == Severity::Warning)
-            .map(|f| format!("; mind that {}", f.detail))
-            .unwrap_or_default();
-        let text = format!("{head} ({ground}) and no link after it is seen broken{remark}");
-        return (Verdict::Healthy, text);
-    }
-    let reason = match (beat.source, seen.first()) {
+    let remark = findings
+        .iter()
+        .find(|f| f.code.severity() == Severity::Warning)
+        .map(|f| format!("; mind that {}", f.detail));
+    let healthy = match (beat.state, beat.certainty, remark.as_deref()) {
+        (State::Alive, Certainty::Proven, _) => format!("beat is alive ({ground}) and "),
+        (State::Alive, ..) => format!("beat is likely alive ({ground}) and "),
+        // It spoke lately enough that nothing is missed yet.
+        (State::Late, _, Some(_)) if beat.last_seen_ms.is_some() => String::new(),
+        _ => return (Verdict::Unknown, unknown(evidence, beat, seen)),
+    };
+    let remark = remark.unwrap_or_default();
+    let text = format!("{healthy}no link after it is seen broken{remark}");
+    (Verdict::Healthy, text)
+}
+
+/// Why there is no answer.
+fn unknown(evidence: &Evidence, beat: &Publisher, seen: &[String]) -> String {
+    match (beat.source, seen.first()) {
         (Source::None, _) if !evidence.expected.is_empty() => {
 "nothing that beat leaves was seen: no message and no recent result of the tasks in hygiene.expected-tasks lies here; where workers keep up messages are gone at once, and results name their task only with result_extended".to_owned()
         }
@@ -94,8 +99,7 @@ fn conclude(
         (Source::None, _) => "nothing of Celery was seen on this server".to_owned(),
         (_, Some(sign)) => format!("{sign}: that does not tell whether beat runs now"),
         (_, None) => "what was seen does not tell whether beat runs now".to_owned(),
-    };
-    (Verdict::Unknown, reason)
+    }
 }
 
 /// The same periodic task from two origins within one interval. Beat's restart

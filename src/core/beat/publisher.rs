@@ -26,7 +26,7 @@ use super::finding::{Code, Finding};
 use super::known::{Known, MAX_SLEEP_MS};
 use super::redbeat::{Schedule, remarks};
 use super::traffic::Line;
-use super::words::{counted, name, span};
+use super::words::{counted, every, name, span};
 
 /// What was concluded about beat.
 #[derive(Default)]
@@ -252,7 +252,7 @@ fn left(kept: &Kept<'_>) -> Finding {
         detail: format!(
             "beat goes on but does not send {} any more, which came every {} before",
             name(kept.line.task.as_bytes()),
-            span(kept.interval_ms.unwrap_or(0))
+            every(kept.interval_ms.unwrap_or(0))
         ),
         advice: "see whether the task was taken out of beat's schedule, or disabled".to_owned(),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::assessment::QueuePart;
-use super::evidence::{Evidence, Queue, Unacked};
+use super::evidence::{Crowd, Evidence, Queue, Unacked};
 use super::finding::{Code, Finding};
 use super::known::{Known, PILE, sampled};
 use super::traffic::Movement;
@@ -27,6 +27,9 @@ const TAKEN_AT_ONCE_MS: i64 = 5_000;
 /// does not keep up either.
 const STANDSTILL_MS: i64 = 60_000;
 const STANDSTILL_INTERVALS: i64 = 5;
+
+/// Who asked for messages a moment ago got none, if nothing was popped for so long.
+const NOTHING_GOT_MS: i64 = 2_000;
 
 /// A watch younger than this says nothing of a queue in which nothing moved.
 const YOUNG_WATCH_MS: i64 = 60_000;
@@ -223,7 +226,7 @@ fn queue_read(
     queue: &Queue,
 ) -> (Option<bool>, Option<Finding>) {
     let crowd = evidence.workers.on(queue.db);
-    let all_idle = crowd.is_some_and(|c| c.live() > 0 && c.blocked >= c.consumers);
+    let all_idle = crowd.is_some_and(|c| all_idle(evidence, known, queue, c));
     let gone = no_worker(evidence, known);
     if !gone && is_read(evidence, known, queue, all_idle) {
         return (Some(true), None);
@@ -234,7 +237,7 @@ fn queue_read(
     if gone {
         return (Some(false), None);
     }
-    let idle = crowd.map_or(0, |crowd| crowd.blocked);
+    let idle = crowd.map_or(0, |crowd| crowd.asking);
     let elsewhere = crowd.is_some_and(|c| c.consumers == 0)
         && evidence.workers.consumers().is_some_and(|n| n > 0)
         && !invisible(evidence, known, Some(queue.db));
@@ -308,6 +311,26 @@ fn queue_read(
         ),
     };
     (Some(false), Some(finding))
+}
+
+/// Whether all consumers of its database wait while this queue is not empty.
+///
+/// Between two polls a consumer does not block, so at one moment that is seen of
+/// it and at the next not. Where it is known for how long the messages wait, those
+/// who were at rest a moment ago and got nothing since count as well; and what
+/// waits for less than such a pause says nothing.
+fn all_idle(evidence: &Evidence, known: &Known, queue: &Queue, crowd: Crowd) -> bool {
+    let heard = &evidence.heard;
+    let waits = movement(evidence, queue).map_or(heard.since_ms, |flow| flow.waiting_since_ms);
+    let idle = match waits {
+        None => crowd.blocked,
+        Some(at) if known.age(at) < TAKEN_AT_ONCE_MS => return false,
+        Some(_) if popped(evidence, Some(queue.db)).any(|at| known.age(at) <= NOTHING_GOT_MS) => {
+            crowd.blocked
+        }
+        Some(_) => crowd.asking,
+    };
+    crowd.live() > 0 && idle >= crowd.consumers
 }
 
 /// Whether what is in `unacked` tells why this queue is not read.

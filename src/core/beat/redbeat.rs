@@ -121,7 +121,7 @@ impl<'a> Schedule<'a> {
         let words = lock_words(redbeat, lock, known);
         match overdue {
             Some(late) => {
-                schedule.judge_overdue(known.age(late.due_ms), late.patience_ms, lock);
+                schedule.judge_overdue(late, lock, known);
                 schedule.text = format!(
                     "RedBeat entry {} was due {} ago, a running beat moves it within {}, and {words}",
                     name(late.entry.name.as_bytes()),
@@ -145,13 +145,17 @@ impl<'a> Schedule<'a> {
         schedule
     }
 
-    /// Silent after twice the patience. Only when its lock would be gone, and is,
-    /// no retuned beat explains it.
-    fn judge_overdue(&mut self, by: i64, patience: i64, lock: Lock) {
+    /// Silent after twice the patience. No retuned beat explains it if its lock
+    /// would be gone, and is; or if its ticks were heard, and none since a moment
+    /// at which it had to wake up.
+    fn judge_overdue(&mut self, late: Overdue<'_>, lock: Lock, known: &Known) {
         let locked = matches!(lock.hold, Hold::Ttl(_));
-        (self.state, self.certainty) = if by <= patience.saturating_mul(2) {
+        let by = known.age(late.due_ms);
+        (self.state, self.certainty) = if by <= late.patience_ms.saturating_mul(2) {
             (State::Late, Certainty::Inferred)
-        } else if by > lock.timeout_ms && !locked {
+        } else if (by > lock.timeout_ms && !locked)
+            || (late.entry.last_run_at_ms.is_some() && lock.is_quiet_since(late.due_ms))
+        {
             (State::Silent, Certainty::Proven)
         } else {
             (State::Silent, Certainty::Inferred)

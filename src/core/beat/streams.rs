@@ -272,6 +272,47 @@ fn a_living_beat_is_never_told_dead_and_a_dead_one_within_two_intervals() {
 }
 
 #[test]
+fn a_late_beat_is_a_remark_until_it_is_silent_and_too_little_known_is_neither() {
+    for (what, known, states, verdicts) in [
+        (
+            "paced",
+            20,
+            vec![State::Alive, State::Late, State::Silent],
+            vec![Verdict::Healthy, Verdict::BeatSilent],
+        ),
+        (
+            "two gaps",
+            2,
+            vec![State::Alive, State::Late, State::Unknown],
+            vec![Verdict::Healthy, Verdict::Unknown],
+        ),
+    ] {
+        let end = T0 + known * MIN + 1;
+        let mut server = Server::new(vec![marked(even("purge", "gen7@beat", T0, end, MIN))]);
+        server.until(end);
+        let (mut seen, mut said) = (Vec::new(), Vec::new());
+        while server.now < end + 10 * MIN {
+            let told = server.told();
+            let late = told.publisher.state == State::Late;
+            assert_eq!(
+                late,
+                told.reason.contains("mind that beat is late"),
+                "{what}"
+            );
+            let finding = told.findings.iter().find(|f| f.code == Code::BeatLate);
+            assert_eq!(late, finding.is_some(), "{what}");
+            seen.push(told.publisher.state);
+            said.push(told.verdict);
+            let next = server.now + S;
+            server.until(next);
+        }
+        seen.dedup();
+        said.dedup();
+        assert_eq!((seen, said), (states, verdicts), "{what}");
+    }
+}
+
+#[test]
 fn the_fastest_task_of_a_beat_tells_its_death_and_a_task_it_drops_does_not() {
     let end = T0 + 10 * H;
     let fast = |end| even("tick", "gen7@beat", T0, end, MIN);
@@ -580,6 +621,99 @@ fn web_traffic_on_top_neither_hides_a_beat_nor_its_death() {
 }
 
 #[test]
+fn processes_that_come_and_go_and_send_the_same_hide_no_dead_beat() {
+    for (every, mean) in [(2 * S, S), (MIN, 20 * S)] {
+        for expected in [false, true] {
+            let what = format!("every {every} ms, expected {expected}");
+            let end = T0 + 30 * every;
+            let mut streams = vec![even("purge", "gen7@beat", T0, end, every)];
+            for n in 0..200 {
+                let origin = format!("gen{n}@web{}", "x".repeat(n % 7));
+                let from = T0 + n as i64 * 10 * mean;
+                streams.push(random("purge", &origin, from, from + 20 * mean, mean));
+            }
+            let mut server = Server::new(streams);
+            if expected {
+                server.expected = vec![expect("purge", every)];
+            }
+            server.until(T0 + 15 * every);
+            assert_eq!(server.states(end - S, S / 2), [State::Alive], "{what}");
+            let last = end - every;
+            let told = server.first(State::Silent, end + 10 * every, S / 4);
+            let after = told.map(|at| at - last);
+            // Whoever came new in time may be beat, until it does not come again.
+            let bound = 2 * every + 5 * S + 3 * mean;
+            assert!(after.is_some_and(|ms| ms <= bound), "{what}: {after:?}");
+            let certainty = server.beat().1;
+            assert_eq!(certainty == Certainty::Proven, expected, "{what}");
+            // And it stays so.
+            let stays = server.states(end + 20 * every, S / 4);
+            assert_eq!(stays, [State::Silent], "{what}");
+            // One that starts again is heard, late as it is.
+            let back = server.now + S;
+            server.add(vec![even(
+                "purge",
+                "gen8@beat",
+                back,
+                back + 60 * every,
+                every,
+            )]);
+            server.until(back + 5 * every);
+            let alive = server.states(back + 30 * every, S / 2);
+            assert_eq!(alive, [State::Alive], "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_redbeat_ran_is_proof_without_a_mark() {
+    let end = T0 + 20 * MIN;
+    let ran = |at: i64, clock: i64| {
+        let mut entry = entry("purge", MIN, 0, 0);
+        entry.task = "purge".to_owned();
+        entry.last_run_at_ms = Some(at + clock);
+        entry.due_ms = Some(at + MIN);
+        entry
+    };
+    for (what, clock, certainty) in [
+        ("its run and the message agree", 30, Certainty::Proven),
+        ("they do not", -9 * S, Certainty::Inferred),
+    ] {
+        let beat = even("purge", "gen7@beat", T0, end, MIN);
+        let last = beat.last().unwrap().at;
+        let mut server = Server::new(vec![beat]);
+        server.until(end);
+        let mut evidence = server.evidence();
+        let run = ran(last, clock);
+        evidence.redbeat = vec![redbeat(Hold::NoTtl, vec![run])];
+        let told = beats::beats(&evidence, end);
+        assert_eq!(told[0].certainty, certainty, "{what}");
+    }
+    // One that keeps dying, unmarked.
+    let mut streams = vec![even("purge", "gen1@old", T0, T0 + 5 * MIN, 10 * S)];
+    for n in 0..6 {
+        let from = T0 + 5 * MIN + n * 40 * S;
+        let origin = format!("gen{n}@new");
+        streams.push(even("purge", &origin, from, from + 25 * S, 10 * S));
+    }
+    let mut server = Server::new(streams);
+    let now = T0 + 8 * MIN;
+    server.until(now);
+    let mut evidence = server.evidence();
+    let mut run = ran(T0 + 5 * MIN + 4 * 40 * S + 20 * S, 100);
+    run.interval_ms = Some(10 * S);
+    evidence.redbeat = vec![redbeat(Hold::Ttl(1_490 * S), vec![run])];
+    evidence.heard.ticks = vec![Tick {
+        last_ms: now - S,
+        ..tick(0, 1_500 * S)
+    }];
+    let told = judge(&evidence, now);
+    let publisher = told.publisher;
+    assert_eq!(told.verdict, Verdict::BeatFlapping, "{}", told.reason);
+    assert_eq!(publisher.certainty, Certainty::Proven, "{}", told.reason);
+}
+
+#[test]
 fn a_restart_of_the_server_forgets_nothing_and_claims_nothing() {
     for mark in [false, true] {
         let sort = |stream| if mark { marked(stream) } else { stream };
@@ -821,6 +955,25 @@ fn redbeat_is_heard_to_stop_before_its_lock_runs_out() {
             overdue(70 * S),
             tick(130 * S, 1_500 * S),
             State::Silent,
+            Certainty::Proven,
+        ),
+        (
+            "overdue as long, but it never ran the entry and may not know it",
+            Hold::Ttl(1_370 * S),
+            vec![Entry {
+                last_run_at_ms: None,
+                ..entry("purge", MIN, 0, -11 * MIN)
+            }],
+            tick(12 * MIN, 1_500 * S),
+            State::Silent,
+            Certainty::Inferred,
+        ),
+        (
+            "half an interval overdue, and no tick since: late, which is no fault",
+            Hold::Ttl(1_370 * S),
+            overdue(40 * S),
+            tick(100 * S, 1_500 * S),
+            State::Late,
             Certainty::Inferred,
         ),
         (
@@ -886,6 +1039,19 @@ fn flow(since_in: i64, since_out: Option<i64>, waits: Option<i64>) -> Movement {
     }
 }
 
+/// A worker whose poll just ended.
+fn between_polls() -> Workers {
+    let crowd = Crowd {
+        asking: 1,
+        blocked: 0,
+        ..workers(Some(1), Some(1)).on(0).unwrap()
+    };
+    Workers {
+        crowds: Some([(0, crowd)].into()),
+        ..Workers::default()
+    }
+}
+
 #[test]
 fn what_moves_says_whether_a_queue_is_read() {
     let pile = |e: &mut Evidence| {
@@ -929,6 +1095,38 @@ fn what_moves_says_whether_a_queue_is_read() {
             workers(Some(1), Some(1)),
             Some(false),
             Verdict::QueueNotConsumed,
+        ),
+        (
+            "not taken, seen between two polls",
+            9,
+            flow(S, None, Some(6 * S)),
+            between_polls(),
+            Some(false),
+            Verdict::QueueNotConsumed,
+        ),
+        (
+            "not taken, seen between two polls, while others are: too early to tell",
+            9,
+            flow(S, Some(S), Some(6 * S)),
+            between_polls(),
+            Some(true),
+            Verdict::Unknown,
+        ),
+        (
+            "came a moment ago, seen between two polls",
+            9,
+            flow(S, None, Some(S)),
+            between_polls(),
+            None,
+            Verdict::Unknown,
+        ),
+        (
+            "came a moment ago, though all wait",
+            9,
+            flow(S, None, Some(S)),
+            workers(Some(1), Some(1)),
+            None,
+            Verdict::Unknown,
         ),
         (
             "everybody gone",

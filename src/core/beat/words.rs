@@ -22,6 +22,11 @@ pub fn span(ms: i64) -> String {
     }
 }
 
+/// How long an interval is that was learnt, which is some ms more or less.
+pub fn every(ms: i64) -> String {
+    span(ms.saturating_add(500))
+}
+
 /// A name that may hold any byte, cut and with control characters escaped, so
 /// that a queue's name cannot forge a line on somebody's terminal.
 pub fn name(bytes: &[u8]) -> String {
@@ -81,6 +86,14 @@ mod tests {
             (i64::MAX, "106751991167 days"),
         ] {
             assert_eq!(span(ms), text, "{ms}");
+        }
+        for (ms, text) in [
+            (1_996, "2 s"),
+            (2_004, "2 s"),
+            (899_700, "15 min"),
+            (i64::MAX, "106751991167 days"),
+        ] {
+            assert_eq!(every(ms), text, "{ms}");
         }
     }
 

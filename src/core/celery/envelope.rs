@@ -44,8 +44,9 @@ pub struct Envelope<'a> {
     /// Header `celery_beat_task`: beat sent it. Celery 5.7 and later
     /// (`celery/beat.py`); `false` proves nothing before that.
     pub beat: bool,
-    /// Header `periodic_task_name`: the schedule's entry, by
-    /// django-celery-beat 2.3.0 and later (`schedulers.py`).
+    /// Header `periodic_task_name`, before django-celery-beat 2.8.0 a property:
+    /// the schedule's entry, by django-celery-beat 2.3.0 and later
+    /// (`schedulers.py`).
     pub periodic_task_name: Option<Cow<'a, str>>,
     /// Header `eta`: not to be run before, in Unix ms.
     pub eta_ms: Option<i64>,
@@ -267,7 +268,7 @@ fn headers<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<(), 
             b"parent_id" => found.parent_id = reader.text()?,
             b"root_id" => found.root_id = reader.text()?,
             b"celery_beat_task" => found.beat = reader.flag()? == Some(true),
-            b"periodic_task_name" => found.periodic_task_name = reader.text()?,
+            b"periodic_task_name" => periodic_task_name(reader, found)?,
             b"eta" => {
                 let null = reader.peek()? == b'n';
                 found.eta_ms = date(reader)?;
@@ -300,6 +301,7 @@ fn properties<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<b
             b"delivery_tag" => found.delivery_tag = reader.text()?,
             b"correlation_id" => found.correlation_id = reader.text()?,
             b"reply_to" => found.reply_to = reader.text()?,
+            b"periodic_task_name" => periodic_task_name(reader, found)?,
             b"priority" => found.priority = reader.integer()?,
             b"expiration" => found.expiration_ms = span_ms(reader)?,
             b"delivery_info" => {
@@ -320,6 +322,16 @@ fn properties<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<b
     })?;
     found.priority = found.priority.or(older_priority);
     Ok(delivery_info)
+}
+
+/// Of a name here and one there neither is a reason to forget the other.
+fn periodic_task_name<'a>(
+    reader: &mut Reader<'a>,
+    found: &mut Envelope<'a>,
+) -> Result<(), Malformed> {
+    let name = reader.text()?;
+    found.periodic_task_name = name.or_else(|| found.periodic_task_name.take());
+    Ok(())
 }
 
 fn date(reader: &mut Reader<'_>) -> Result<Option<i64>, Malformed> {
@@ -524,6 +536,23 @@ mod tests {
         );
         assert!(beat.beat);
         assert_eq!(beat.periodic_task_name.as_deref(), Some("nightly clean"));
+
+        for (row, headers, properties) in [
+            ("a property alone", "", r#""periodic_task_name":"nightly","#),
+            (
+                "null in the headers",
+                r#""periodic_task_name":null"#,
+                r#""periodic_task_name":"nightly","#,
+            ),
+            (
+                "null in the properties",
+                r#""periodic_task_name":"nightly""#,
+                r#""periodic_task_name":null,"#,
+            ),
+        ] {
+            let found = read_with(headers, properties, "").periodic_task_name;
+            assert_eq!(found.as_deref(), Some("nightly"), "{row}");
+        }
 
         let child = read_with(
             r#""eta":"2026-11-25T04:50:02+01:00","retries":3,"parent_id":"p","ignore_result":true"#,

@@ -298,16 +298,19 @@ mod tests {
         subscribers: 0,
         consumers: 0,
         blocked: 0,
+        asking: 0,
     });
     const BUSY: Option<Crowd> = Some(Crowd {
         subscribers: 1,
         consumers: 1,
         blocked: 0,
+        asking: 0,
     });
     const WAITING: Option<Crowd> = Some(Crowd {
         subscribers: 1,
         consumers: 1,
         blocked: 1,
+        asking: 1,
     });
 
     fn word(reply: &Reply, field: &str) -> String {

@@ -173,15 +173,22 @@ fn unbound(tables: &[Known<'_>], asked: &Asked<'_>, name: &[u8]) -> Route {
     }
 }
 
-/// The list in which most messages of the task were seen.
+/// The list in which most messages of the task were seen; where none lies now,
+/// the one in which the task was heard last.
 fn seen_in<'a>(evidence: &'a Evidence, asked: &Asked<'_>) -> Option<&'a [u8]> {
-    evidence
+    let fits = |task: &str, db| task == asked.task && asked.db.is_none_or(|asked| asked == db);
+    let seen = evidence
         .sightings
         .iter()
-        .filter(|sighting| sighting.task == asked.task)
-        .filter(|sighting| asked.db.is_none_or(|db| db == sighting.db))
+        .filter(|sighting| fits(&sighting.task, sighting.db))
         .max_by_key(|sighting| (sighting.published_at_ms, sighting.count))
-        .map(|sighting| sighting.queue.as_slice())
+        .map(|sighting| sighting.queue.as_slice());
+    let lines = evidence.heard.lines.iter();
+    let heard = lines
+        .filter(|line| fits(&line.task, line.db))
+        .filter_map(|line| Some((line.voices.iter().map(|v| v.last_ms).max()?, line)))
+        .max_by_key(|(last_ms, _)| *last_ms);
+    seen.or_else(|| heard.map(|(_, line)| line.queue.as_slice()))
 }
 
 /// The queue that a RedBeat entry sends the task to.
@@ -197,7 +204,7 @@ fn scheduled_for<'a>(evidence: &'a Evidence, task: &str) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::beat::{Entry, Queue, RedBeat, Sighting};
+    use crate::core::beat::{Entry, Heard, Line, Queue, RedBeat, Sighting, Voice};
 
     /// A queue of the broker in that database behind that prefix.
     fn queue(db: u32, prefix: &str, name: &str, bound: bool) -> Queue {
@@ -220,6 +227,19 @@ mod tests {
         }
     }
 
+    fn heard(db: u32, key: &str, last_ms: i64) -> Line {
+        Line {
+            task: "app.purge".to_owned(),
+            db,
+            queue: key.into(),
+            voices: vec![Voice {
+                last_ms,
+                ..Voice::default()
+            }],
+            ..Line::default()
+        }
+    }
+
     fn sends_to(queue: &str) -> RedBeat {
         RedBeat {
             entries: vec![Entry {
@@ -235,6 +255,7 @@ mod tests {
         what: &'static str,
         queues: Vec<Queue>,
         sightings: Vec<Sighting>,
+        heard: Vec<Line>,
         redbeat: Vec<RedBeat>,
         queue: Option<&'static str>,
         db: Option<u32>,
@@ -248,6 +269,7 @@ mod tests {
                 what: "",
                 queues: vec![queue(0, "", "celery", true), queue(0, "", "heavy", true)],
                 sightings: Vec::new(),
+                heard: Vec::new(),
                 redbeat: Vec::new(),
                 queue: None,
                 db: None,
@@ -269,6 +291,26 @@ mod tests {
                 what: "the queue its messages were seen in",
                 sightings: vec![seen(0, "celery", 1), seen(0, "heavy", 5)],
                 expected: Ok((0, "heavy", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "the queue it was heard in last, where none lies now",
+                heard: vec![heard(0, "celery", 5), heard(0, "heavy", 9)],
+                redbeat: vec![sends_to("celery")],
+                expected: Ok((0, "heavy", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "what lies there outweighs what was heard",
+                sightings: vec![seen(0, "heavy", 1)],
+                heard: vec![heard(0, "celery", 9)],
+                expected: Ok((0, "heavy", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "heard in another database than the one asked for",
+                heard: vec![heard(3, "heavy", 9)],
+                db: Some(0),
                 ..Case::default()
             },
             Case {
@@ -365,6 +407,10 @@ mod tests {
                 queues: case.queues,
                 sightings: case.sightings,
                 redbeat: case.redbeat,
+                heard: Heard {
+                    lines: case.heard,
+                    ..Heard::default()
+                },
                 ..Evidence::default()
             };
             let asked = Asked {
