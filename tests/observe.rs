@@ -382,3 +382,58 @@ async fn broken_and_hostile_fields_are_skipped() {
     })
     .await;
 }
+
+/// Case C6: what beat sent before it was wedged, and what others send afterwards.
+#[tokio::test]
+async fn a_wedged_beat_is_told_silent_though_others_send_on() {
+    let mut server = Setup::new().append_only().start().await;
+    let mut conn = server.connect().await;
+    let told = status(&mut conn).await;
+    assert_eq!(told.text("verdict"), "unknown", "without history: {told:?}");
+
+    let every = Duration::from_secs(2);
+    let mut tick = tokio::time::interval(every);
+    for n in 0..=10 {
+        tick.tick().await;
+        let id = format!("beat-{n}");
+        publish(&mut conn, &Message::new("project.tick", &id)).await;
+        let done = Clock::of(&mut conn).await.ago(0);
+        let result = extended(&id, "project.tick", "SUCCESS", done);
+        conn.run(cmd!["SET", result_key(&id), result]).await;
+        assert_ne!(status(&mut conn).await.text("verdict"), "beat_silent");
+    }
+    let last = Clock::of(&mut conn).await;
+    let mut sent = 0;
+    let told = wait_for("silence", Duration::from_secs(30), async || {
+        sent += 1;
+        let web = Message::new("shop.order", &format!("web-{sent}")).origin("gen7@web");
+        publish(&mut conn, &web).await;
+        let told = status(&mut conn).await;
+        if told.text("verdict") == "beat_silent" {
+            Ok(told)
+        } else {
+            Err(format!("{told:?}"))
+        }
+    })
+    .await;
+    let after = Clock::of(&mut conn).await.0 - last.0;
+    // Two intervals and 5 s; the rest is what a busy machine may add.
+    assert!((8_000..15_000).contains(&after), "told after {after} ms");
+    let reason = told.text("reason");
+    assert!(reason.contains("project.tick"), "{reason}");
+    assert!(reason.contains(" s ago"), "{reason}");
+
+    wait_for_state(&mut conn).await;
+    server.kill_9();
+    server.start_again().await;
+    let mut conn = server.connect().await;
+    stays(
+        "no health after a restart",
+        Duration::from_secs(3),
+        async || match status(&mut conn).await.text("verdict").as_str() {
+            "healthy" => Err("healthy".to_owned()),
+            _ => Ok(()),
+        },
+    )
+    .await;
+}

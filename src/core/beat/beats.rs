@@ -17,7 +17,7 @@ use super::words::{self, counted, listed, name, span};
 /// Gaps an unmarked line needs before its silence means anything; of short
 /// intervals more, for what people do can look even for a moment.
 const ENOUGH_GAPS: u32 = 8;
-const ENOUGH_SHORT_GAPS: u32 = 12;
+const ENOUGH_SHORT_GAPS: u32 = 9;
 const SHORT_MS: i64 = 5_000;
 
 /// Gaps a marked line needs.
