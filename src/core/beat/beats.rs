@@ -89,15 +89,27 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
     };
     let since_ms = since_ms.min(now_ms);
     let rhythmic = rhythmic_origins(&evidence.heard.lines);
+    let interval_ms = |line: &Line| {
+        let expected = evidence.expected.iter().find(|e| e.task == line.task);
+        expected.map(|e| e.interval_ms).filter(|ms| *ms > 0)
+    };
+    // Who keeps one expected interval is beat, whatever little the others show.
+    let mut keepers: BTreeSet<&str> = BTreeSet::new();
+    for line in &evidence.heard.lines {
+        if let Some(every) = interval_ms(line) {
+            let own = line.voices.iter().filter(|v| keeps(v, every));
+            keepers.extend(own.map(|v| v.origin.as_str()));
+        }
+    }
+    keepers.retain(|origin| rhythmic.contains(origin));
     let mut ran: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for entry in evidence.redbeat.iter().flat_map(|r| &r.entries) {
         let runs = ran.entry(&entry.task).or_default();
         runs.extend(entry.last_run_at_ms);
     }
     let kept = evidence.heard.lines.iter().filter_map(|line| {
-        let expected = evidence.expected.iter().find(|e| e.task == line.task);
-        let expected_ms = expected.map(|e| e.interval_ms);
-        let mut kept = Kept::new(line, expected_ms, &rhythmic, since_ms, now_ms)?;
+        let senders = (&rhythmic, &keepers);
+        let mut kept = Kept::new(line, interval_ms(line), senders, since_ms, now_ms)?;
         let sent = || ran.get(line.task.as_str()).is_some_and(|at| kept.sent(at));
         if !kept.is_proof() && sent() {
             kept.source = Source::RedBeat;
@@ -115,11 +127,10 @@ impl<'a> Kept<'a> {
     fn new(
         line: &'a Line,
         expected_ms: Option<i64>,
-        rhythmic: &BTreeSet<&str>,
+        (rhythmic, keepers): (&BTreeSet<&str>, &BTreeSet<&str>),
         since_ms: i64,
         now_ms: i64,
     ) -> Option<Self> {
-        let expected_ms = expected_ms.filter(|ms| *ms > 0);
         let steady = |voice: &&Voice| voice.rhythm.as_ref().is_some_and(is_steady);
         let fits = |voice: &&Voice| rhythmic.contains(voice.origin.as_str());
         let mut voices: Vec<&Voice> = line.voices.iter().filter(|v| v.marked).collect();
@@ -130,10 +141,12 @@ impl<'a> Kept<'a> {
             if let Some(expected_ms) = expected_ms
                 && !voices.iter().any(|v| paced(v, expected_ms))
             {
-                let kept = |voice: &&Voice| keeps(voice, expected_ms);
-                voices = line.voices.iter().filter(kept).collect();
+                let own = line.voices.iter();
+                voices = own
+                    .filter(|v| keepers.contains(v.origin.as_str()))
+                    .collect();
             }
-            if let Some(pace) = Pace::of(line, &voices, since_ms) {
+            if let Some(pace) = Pace::of(line, &voices, expected_ms, since_ms) {
                 let more = line.voices.iter().filter(|v| pace.goes_on(v));
                 voices.extend(more.filter(|v| !steady(v)));
             } else if line.whole.rhythm.as_ref().is_some_and(is_steady) {
@@ -143,7 +156,9 @@ impl<'a> Kept<'a> {
             if let Some(expected_ms) = expected_ms {
                 source = Source::ExpectedTask;
                 // Nobody showed it yet, so whoever sends may be beat.
-                if !voices.iter().any(|v| paced(v, expected_ms)) {
+                let known =
+                    |v: &&Voice| paced(v, expected_ms) || keepers.contains(v.origin.as_str());
+                if !voices.iter().any(known) {
                     voices = line.voices.iter().collect();
                 }
             }
@@ -251,16 +266,20 @@ struct Pace {
     ended_ms: i64,
     /// Since when there is silence that was watched.
     missed_ms: i64,
+    /// This line showed the pace; else another of its beat's tells what is missed.
+    shown: bool,
     /// Others send the same without a rhythm, so that whoever comes new is more
     /// likely one of them.
     crowded: bool,
 }
 
 impl Pace {
-    fn of(line: &Line, voices: &[&Voice], since_ms: i64) -> Option<Self> {
+    fn of(line: &Line, voices: &[&Voice], expected_ms: Option<i64>, since_ms: i64) -> Option<Self> {
         let newest = voices.iter().max_by_key(|v| v.last_ms)?;
+        let interval_ms = expected_ms.or(newest.rhythm.map(|r| r.interval_ms))?;
         Some(Self {
-            interval_ms: newest.rhythm?.interval_ms,
+            interval_ms,
+            shown: voices.iter().any(|v| keeps(v, interval_ms)),
             ended_ms: newest.last_ms,
             missed_ms: newest.last_ms.max(since_ms),
             crowded: line.voices.iter().any(strays),
@@ -278,7 +297,8 @@ impl Pace {
         // again when it should.
         let in_time = voice.first_ms <= self.missed_ms.saturating_add(twice(self.interval_ms));
         let unproven = voice.rhythm.is_none() || paced(voice, self.interval_ms);
-        keeps(voice, self.interval_ms) || (!strays(voice) && took_over && in_time && unproven)
+        keeps(voice, self.interval_ms)
+            || (self.shown && !strays(voice) && took_over && in_time && unproven)
     }
 }
 

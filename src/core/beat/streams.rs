@@ -627,14 +627,18 @@ fn processes_that_come_and_go_and_send_the_same_hide_no_dead_beat() {
             let what = format!("every {every} ms, expected {expected}");
             let end = T0 + 30 * every;
             let mut streams = vec![even("purge", "gen7@beat", T0, end, every)];
+            // Too slow to have shown its interval, and sent by the others as well.
+            let slow = 14 * every;
+            streams.push(even("slow", "gen7@beat", T0 + S / 2, end, slow));
             for n in 0..200 {
                 let origin = format!("gen{n}@web{}", "x".repeat(n % 7));
                 let from = T0 + n as i64 * 10 * mean;
                 streams.push(random("purge", &origin, from, from + 20 * mean, mean));
+                streams.push(random("slow", &origin, from, from + 20 * mean, mean));
             }
             let mut server = Server::new(streams);
             if expected {
-                server.expected = vec![expect("purge", every)];
+                server.expected = vec![expect("purge", every), expect("slow", slow)];
             }
             server.until(T0 + 15 * every);
             assert_eq!(server.states(end - S, S / 2), [State::Alive], "{what}");
@@ -697,10 +701,11 @@ fn what_redbeat_ran_is_proof_without_a_mark() {
         streams.push(even("purge", &origin, from, from + 25 * S, 10 * S));
     }
     let mut server = Server::new(streams);
-    let now = T0 + 8 * MIN;
+    let last = T0 + 5 * MIN + 4 * 40 * S + 10 * S;
+    let now = last + 5 * S;
     server.until(now);
     let mut evidence = server.evidence();
-    let mut run = ran(T0 + 5 * MIN + 4 * 40 * S + 20 * S, 100);
+    let mut run = ran(last, 100);
     run.interval_ms = Some(10 * S);
     evidence.redbeat = vec![redbeat(Hold::Ttl(1_490 * S), vec![run])];
     evidence.heard.ticks = vec![Tick {
