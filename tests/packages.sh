@@ -9,12 +9,16 @@ missing=()
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# Where clang-sys, which bindgen uses, looks for it.
+# Where clang-sys, which bindgen uses, looks for it, under the names it looks for:
+# libclang-cpp, which comes with llvm, is another library.
 has_libclang() {
-    compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*" >/dev/null ||
-        compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-        compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
-        compgen -G '/usr/lib64/libclang*.so*' >/dev/null
+    local folder name
+    for folder in "${LIBCLANG_PATH:-/nonexistent}" '/usr/lib/llvm-*/lib' '/usr/lib/*' /usr/lib64; do
+        for name in libclang.so 'libclang.so.*' 'libclang-[0-9]*.so*'; do
+            compgen -G "$folder/$name" >/dev/null && return
+        done
+    done
+    return 1
 }
 
 has cargo || { echo "packages: no cargo on the PATH; install a Rust toolchain (rustup.rs)" >&2; exit 1; }
