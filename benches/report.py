@@ -84,6 +84,10 @@ class Row:
             for round_ in self.rounds
         ]
 
+    def per_key_us(self, name):
+        keys = self.keys * self.scale
+        return [None if value is None else value / keys * 1e6 for value in self.alone(name)]
+
     def probe(self, when, request, name):
         return [round_[when][request][name] if when in round_ else None for round_ in self.rounds]
 
@@ -93,7 +97,9 @@ class Row:
 
     def rate(self, when, request="both"):
         return [
-            round_[when][request]["requests"] / round_[when]["seconds"] if when in round_ else None
+            round_[when][request]["requests"] / round_[when]["seconds"]
+            if when in round_ and round_[when]["seconds"]
+            else None
             for round_ in self.rounds
         ]
 
@@ -126,9 +132,9 @@ def ratios(ours, others):
     return Stat.of(each(lambda one, other: one / other if other else None, ours, others))
 
 
-def rows_of(task, parts, environment):
+def rows_of(task, parts):
     measured = parts.get(task.name, {"contenders": []})
-    return {row["name"]: Row(row, environment["keys"]) for row in measured["contenders"]}
+    return {row["name"]: Row(row, parts["amount"]["keys"]) for row in measured["contenders"]}
 
 
 def task_section(task, measured):
@@ -141,7 +147,7 @@ def task_section(task, measured):
         yield f"![{task.title}: {name}]({task.name}-{name}.svg)"
         yield ""
     for server, parts in measured["servers"].items():
-        rows = rows_of(task, parts, environment)
+        rows = rows_of(task, parts)
         if not rows:
             continue
         base = rows[task.base]
@@ -248,11 +254,14 @@ def over_idle(row):
 
 
 def task_plots(task, measured):
-    environment = measured["environment"]
-    size = f"{environment['keys']:,} results"
     kinds = (
-        ("cpu", "server CPU seconds", lambda row: row.alone("server_cpu_s"), False),
-        ("wall", "wall seconds, nobody else there", lambda row: row.alone("wall_s"), False),
+        ("cpu", "server CPU, us per result", lambda row: row.per_key_us("server_cpu_s"), False),
+        (
+            "wall",
+            "wall time, us per result, nobody else there",
+            lambda row: row.per_key_us("wall_s"),
+            False,
+        ),
         (
             "latency",
             "longest wait of another client, ms (logarithmic)",
@@ -263,7 +272,7 @@ def task_plots(task, measured):
     for name, what, figures, log in kinds:
         groups = {}
         for server, parts in measured["servers"].items():
-            rows = rows_of(task, parts, environment)
+            rows = rows_of(task, parts)
             if name == "latency" and rows:
                 stat = Stat.of(rows[task.base].latency_ms("idle", "max"))
                 if stat:
@@ -274,7 +283,7 @@ def task_plots(task, measured):
                 if stat and row.scale == 1:
                     groups.setdefault(row.name, []).append(stat.bar(server))
         if groups:
-            subtitle = f"{size}; {what}; bar: median, line: least to most"
+            subtitle = f"{what}; bar: median, line: least to most"
             yield (
                 f"{task.name}-{name}.svg",
                 plots.bars(task.title, subtitle, list(groups.items()), log),
@@ -422,8 +431,7 @@ def hook_section(measured):
     yield ""
     yield (
         f"redis-benchmark, {hook.CLIENTS} connections, values of {len(hook.VALUE)} bytes, "
-        f"{hook.NAMES_IN_USE:,} names, {measured['environment']['requests']:,} requests a run, "
-        "four times as many in a pipeline. A ratio is the server with the module against the "
+        f"{hook.NAMES_IN_USE:,} names, four times as many requests in a pipeline. A ratio is the server with the module against the "
         "mean of the two without it, in the same round. Equal servers: the second without the "
         "module against the first, which is what these figures differ by themselves."
     )
@@ -580,8 +588,8 @@ class Target:
         return f"{self.reached}: {verdict}"
 
 
-def targets(parts, environment):
-    fix, delete, count = (rows_of(task, parts, environment) for task in TASKS)
+def targets(parts):
+    fix, delete, count = (rows_of(task, parts) for task in TASKS)
 
     def against(rows, ours, other, name):
         if ours not in rows or other not in rows:
@@ -656,7 +664,7 @@ def targets(parts, environment):
             added_us(parts, size),
             unit=" us",
         )
-    yield from growth_targets(grown(parts), environment["keys"])
+    yield from growth_targets(grown(parts), parts["amount"]["keys"])
 
 
 def growth_targets(sizes, keys):
@@ -684,10 +692,7 @@ def growth_targets(sizes, keys):
 
 def target_section(measured):
     servers = measured["servers"]
-    columns = [
-        {target.what: target for target in targets(parts, measured["environment"])}
-        for parts in servers.values()
-    ]
+    columns = [{target.what: target for target in targets(parts)} for parts in servers.values()]
     yield "## Targets"
     yield ""
     yield (
@@ -713,27 +718,34 @@ def target_section(measured):
 # --- The whole --------------------------------------------------------------------
 
 
+def amounts(measured):
+    """How much was done on each server."""
+    return [(server, parts["amount"]) for server, parts in measured["servers"].items()]
+
+
 def head(measured):
     env = measured["environment"]
+    idle = [amount["idle_s"] for _, amount in amounts(measured)]
     yield "# Benchmarks"
     yield ""
     yield from table(
-        ["made by", "on", "minutes", "load before", "load after", "CPU stolen by the host"],
+        ["made by", "commit", "on", "minutes", "load before", "load after", "CPU stolen by the host"],
         [
-            [f"`{run['command']}`", run["date"], run.get("minutes", "-")]
+            [f"`{run['command']}`", run["commit"], run["date"], run.get("minutes", "-")]
             + [f"{run['load_before']:.2f}", f"{run.get('load_after', 0):.2f}"]
             + [f"{run.get('stolen_percent', 0)} %"]
             for run in measured["runs"]
         ],
-        left=2,
+        left=3,
     )
     if env["quick"]:
         yield "A quick run on little data: its figures show that the suite works, and no more."
         yield ""
     rows = [
-        ["commit", env["commit"]],
-        ["module", f"sha256 {env['module_sha256'][:16]}"],
-        ["servers", ", ".join(measured["servers"])],
+        *(
+            [server, "{keys:,} results, {rounds} rounds, {requests:,} requests".format(**amount)]
+            for server, amount in amounts(measured)
+        ),
         ["CPU", f"{env['cpu']}, {env['cores']} cores"],
         ["memory", f"{env['memory_gib']} GiB"],
         ["kernel", f"Linux {env['kernel']}"],
@@ -742,8 +754,7 @@ def head(measured):
             f"Python {env['python']}, redis-py {env['redis_py']} "
             f"({'with' if env['hiredis'] else 'without'} hiredis), {env['cli']}, {env['rustc']}",
         ],
-        ["data", f"{env['keys']:,} results of about {env['value_bytes']['results']} bytes"],
-        ["rounds", env["rounds"]],
+        ["a result's value", f"about {env['value_bytes']['results']} bytes"],
         ["server settings", settings(env["server_settings"])],
         ["module settings", settings(env["module_settings"]) + "; else defaults"],
     ]
@@ -761,12 +772,12 @@ def head(measured):
             "for that client's waits, since its requests would count as the server's work.",
             "The other client is a program of its own that sends PING and GET in turn on one "
             "connection, the next when the last is answered. Before, it does the same on the idle "
-            f"server, as long as the contender took alone, at most {env['idle_s']:g} s.",
+            f"server, as long as the contender took alone, at most {max(idle):g} s.",
             "Server CPU is used_cpu_user + used_cpu_sys of INFO, all threads, until what was "
             "unlinked is freed. Bytes are total_net_input_bytes and total_net_output_bytes.",
             "Client CPU is that of the contender's own processes.",
-            f"What starts a process per key runs on {env['sample']:,} keys; its times, bytes and "
-            "counts are multiplied, and its row says so.",
+            "What starts a process per key runs on fewer keys; its times, bytes and counts are "
+            "multiplied, and its row says on how many.",
             f"A run that is not done after {env['deadline_s']:g} s is ended and named.",
             "Figures are medians; in brackets the least and the most.",
         )

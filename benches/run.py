@@ -5,6 +5,7 @@
 
 All of it takes hours. It can be run in pieces, since figures are compared within
 a server and a part only: --server and --only name a piece, --add keeps the others.
+The report names the commit of each piece.
 
 It starts its own servers on free ports and ends them; nothing here passes or
 fails by its speed.
@@ -60,8 +61,10 @@ FAULTS = (
     redis.RedisError,
     subprocess.SubprocessError,
 )
-# Only measurements that agree in these make one report.
-SAME = ("module_sha256", "cpu", "cores", "kernel", "keys", "rounds", "sample", "requests", "idle_s")
+# Only measurements that agree in these make one report, and on one server in the
+# amount of work, too.
+SAME = ("cpu", "cores", "kernel", "quick")
+AMOUNT = ("keys", "rounds", "sample", "requests", "idle_s")
 
 
 def options():
@@ -271,26 +274,32 @@ def stolen_share(since=(0, 0)):
 def about_this_run():
     arguments = [shown(word) if os.path.isabs(word) else word for word in sys.argv[1:]]
     options = f" BENCH={shlex.quote(shlex.join(arguments))}" if arguments else ""
+    changed = output_of("git", "status", "--porcelain", "--untracked-files=no", "src", "Cargo.lock")
     return {
         "command": f"make bench{options}",
+        "commit": output_of("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else ""),
+        "module_sha256": output_of("sha256sum", str(MODULE)).split(" ")[0],
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
     }
 
 
 def joined(earlier, environment):
-    """Earlier measurements, to be added to, if they are of the same thing."""
-    for name in SAME:
-        was, now = earlier["environment"][name], environment[name]
-        if was != now:
-            raise Failure(f"--add: {name} was {was} and is {now} now; such figures do not compare")
+    """Earlier measurements, to be added to, if they are of the same machine."""
+    must_agree(SAME, earlier["environment"], environment)
     return {**earlier, "environment": environment}
 
 
+def must_agree(names, earlier, now):
+    for name in names:
+        if earlier[name] != now[name]:
+            raise Failure(
+                f"--add: {name} was {earlier[name]} and is {now[name]} now; "
+                "such figures do not compare"
+            )
+
+
 def environment(given):
-    changed = output_of("git", "status", "--porcelain", "--untracked-files=no")
     return {
-        "commit": output_of("git", "rev-parse", "HEAD") + (" with changes" if changed else ""),
-        "module_sha256": output_of("sha256sum", str(MODULE)).split(" ")[0],
         "cpu": field("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -300,12 +309,7 @@ def environment(given):
         "hiredis": bool(redis.utils.HIREDIS_AVAILABLE),
         "cli": output_of(given.cli, "--version"),
         "rustc": output_of("rustc", "--version"),
-        "keys": given.keys,
-        "rounds": given.rounds,
-        "sample": given.sample,
-        "idle_s": given.idle,
         "deadline_s": given.deadline,
-        "requests": given.requests,
         "slow_us": SLOW_US,
         "server_settings": SETTINGS,
         "module_settings": MODULE_SETTINGS,
@@ -334,11 +338,14 @@ def main():
     this = {"load_before": os.getloadavg()[0], **about_this_run()}
     measured["runs"].append(this)
     started, stolen = time.monotonic(), stolen_share()
+    amount = {name: getattr(given, name.removesuffix("_s")) for name in AMOUNT}
+    for kind in found:
+        must_agree(AMOUNT, measured["servers"].get(str(kind), {}).get("amount", amount), amount)
 
     with tempfile.TemporaryDirectory(prefix="hygiene-bench-data-") as folder:
         for kind in found:
             parts = measured["servers"].setdefault(str(kind), {})
-            parts["below_8"] = kind.is_redis_before_8
+            parts |= {"below_8": kind.is_redis_before_8, "amount": amount}
             for part in given.only:
                 task = next((task for task in TASKS if task.name == part), None)
                 if task:
