@@ -133,8 +133,10 @@ def ratios(ours, others):
 
 
 def rows_of(task, parts):
-    measured = parts.get(task.name, {"contenders": []})
-    return {row["name"]: Row(row, parts["amount"]["keys"]) for row in measured["contenders"]}
+    if task.name not in parts:
+        return {}
+    keys = parts["amounts"][task.name]["keys"]
+    return {row["name"]: Row(row, keys) for row in parts[task.name]["contenders"]}
 
 
 def task_section(task, measured):
@@ -664,7 +666,8 @@ def targets(parts):
             added_us(parts, size),
             unit=" us",
         )
-    yield from growth_targets(grown(parts), parts["amount"]["keys"])
+    if "growth" in parts:
+        yield from growth_targets(grown(parts), parts["amounts"]["growth"]["keys"])
 
 
 def growth_targets(sizes, keys):
@@ -718,14 +721,20 @@ def target_section(measured):
 # --- The whole --------------------------------------------------------------------
 
 
-def amounts(measured):
-    """How much was done on each server."""
-    return [(server, parts["amount"]) for server, parts in measured["servers"].items()]
+def amounts(parts):
+    """How much was done in each part of a server."""
+    for part, amount in parts["amounts"].items():
+        by = "requests" if part in ("hook", "observe") else "keys"
+        yield f"{part}: {amount[by]:,} {by}, {amount['rounds']} rounds"
 
 
 def head(measured):
     env = measured["environment"]
-    idle = [amount["idle_s"] for _, amount in amounts(measured)]
+    idle_s = max(
+        amount["idle_s"]
+        for parts in measured["servers"].values()
+        for amount in parts["amounts"].values()
+    )
     yield "# Benchmarks"
     yield ""
     yield from table(
@@ -742,10 +751,7 @@ def head(measured):
         yield "A quick run on little data: its figures show that the suite works, and no more."
         yield ""
     rows = [
-        *(
-            [server, "{keys:,} results, {rounds} rounds, {requests:,} requests".format(**amount)]
-            for server, amount in amounts(measured)
-        ),
+        *([server, "; ".join(amounts(parts))] for server, parts in measured["servers"].items()),
         ["CPU", f"{env['cpu']}, {env['cores']} cores"],
         ["memory", f"{env['memory_gib']} GiB"],
         ["kernel", f"Linux {env['kernel']}"],
@@ -772,7 +778,7 @@ def head(measured):
             "for that client's waits, since its requests would count as the server's work.",
             "The other client is a program of its own that sends PING and GET in turn on one "
             "connection, the next when the last is answered. Before, it does the same on the idle "
-            f"server, as long as the contender took alone, at most {max(idle):g} s.",
+            f"server, as long as the contender took alone, at most {idle_s:g} s.",
             "Server CPU is used_cpu_user + used_cpu_sys of INFO, all threads, until what was "
             "unlinked is freed. Bytes are total_net_input_bytes and total_net_output_bytes.",
             "Client CPU is that of the contender's own processes.",

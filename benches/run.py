@@ -61,9 +61,9 @@ FAULTS = (
     redis.RedisError,
     subprocess.SubprocessError,
 )
-# Only measurements that agree in these make one report, and on one server in the
-# amount of work, too.
+# Only measurements that agree in these make one report.
 SAME = ("cpu", "cores", "kernel", "quick")
+# Ratios are taken within a part, so that parts may differ in these.
 AMOUNT = ("keys", "rounds", "sample", "requests", "idle_s")
 
 
@@ -285,17 +285,11 @@ def about_this_run():
 
 def joined(earlier, environment):
     """Earlier measurements, to be added to, if they are of the same machine."""
-    must_agree(SAME, earlier["environment"], environment)
+    for name in SAME:
+        was, now = earlier["environment"][name], environment[name]
+        if was != now:
+            raise Failure(f"--add: {name} was {was} and is {now} now; such figures do not compare")
     return {**earlier, "environment": environment}
-
-
-def must_agree(names, earlier, now):
-    for name in names:
-        if earlier[name] != now[name]:
-            raise Failure(
-                f"--add: {name} was {earlier[name]} and is {now[name]} now; "
-                "such figures do not compare"
-            )
 
 
 def environment(given):
@@ -339,14 +333,13 @@ def main():
     measured["runs"].append(this)
     started, stolen = time.monotonic(), stolen_share()
     amount = {name: getattr(given, name.removesuffix("_s")) for name in AMOUNT}
-    for kind in found:
-        must_agree(AMOUNT, measured["servers"].get(str(kind), {}).get("amount", amount), amount)
 
     with tempfile.TemporaryDirectory(prefix="hygiene-bench-data-") as folder:
         for kind in found:
             parts = measured["servers"].setdefault(str(kind), {})
-            parts |= {"below_8": kind.is_redis_before_8, "amount": amount}
+            parts["below_8"] = kind.is_redis_before_8
             for part in given.only:
+                parts.setdefault("amounts", {})[part] = amount
                 task = next((task for task in TASKS if task.name == part), None)
                 if task:
                     parts[part] = compare(task, kind, given, folder)
