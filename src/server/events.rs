@@ -80,13 +80,11 @@ pub trait OnWrite {
 
 /// Subscribes to keyspace events of these kinds until the module is unloaded;
 /// `notify-keyspace-events` plays no part in it. `false` if the server refuses.
-/// Not inside an event.
 pub fn watch_writes<W: OnWrite>(ctx: Ctx<'_>, kinds: i32) -> bool {
     let Some(subscribe) = api!(RedisModule_SubscribeToKeyspaceEvents) else {
         return false;
     };
-    // SAFETY: called while the module is being loaded or in a command; the callback
-    // takes no data.
+    // SAFETY: called while the module is being loaded; the callback takes no data.
     unsafe { subscribe(ctx.ptr(), kinds, Some(written::<W>)) == 0 }
 }
 
