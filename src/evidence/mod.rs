@@ -216,11 +216,6 @@ fn results() -> Vec<Finish> {
     .unwrap_or_default()
 }
 
-/// A database's number as the reply tells it.
-fn number(db: i32) -> u32 {
-    u32::try_from(db).unwrap_or(0)
-}
-
 /// A time of kombu's or RedBeat's, Unix seconds with a fraction, in ms.
 #[expect(
     clippy::cast_possible_truncation,
