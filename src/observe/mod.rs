@@ -146,9 +146,10 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
             .is_some_and(|stem| known::schedule(db, &[stem, b"schedule"].concat()))
 }
 
-/// What was observed, for judging; nothing if nobody watches.
+/// What was observed of the keys that `may` answers for, for judging; nothing if
+/// nobody watches. `may` raises no events.
 #[must_use]
-pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Heard {
+pub fn heard(ctx: Ctx<'_>, now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
     if !wanted() {
         return Heard::default();
     }
@@ -158,7 +159,7 @@ pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Heard {
     let traffic = TRAFFIC.get();
     traffic
         .as_ref()
-        .map_or_else(Heard::default, |traffic| traffic.heard(now_ms))
+        .map_or_else(Heard::default, |traffic| traffic.heard_of(now_ms, may))
 }
 
 /// A key was deleted: with the hash goes what was observed.

@@ -11,7 +11,7 @@ mod rhythm;
 mod series;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 pub use heard::{End, Heard, Line, Movement, Tick, Voice};
@@ -225,10 +225,27 @@ impl Traffic {
     /// What was learnt, up to now.
     #[must_use]
     pub fn heard(&self, now_ms: i64) -> Heard {
+        self.heard_of(now_ms, |_| true)
+    }
+
+    /// What was learnt of the keys that `may` answers for. It is asked once for each
+    /// name, and of what it declines nothing is copied.
+    #[must_use]
+    pub fn heard_of(&self, now_ms: i64, mut may: impl FnMut(&[u8]) -> bool) -> Heard {
         let Some(since_ms) = self.since_ms else {
             return Heard::default();
         };
-        let flows = self.queues.values().map(|(db, queue, flow)| Movement {
+        let queues = self.queues.values().map(|(_, queue, _)| &**queue);
+        let keys: HashMap<&[u8], bool> = queues
+            .chain(self.series.values().map(|series| &*series.id.queue))
+            .chain(self.locks.iter().map(|lock| &*lock.key))
+            .collect::<HashSet<&[u8]>>()
+            .into_iter()
+            .map(|key| (key, may(key)))
+            .collect();
+        let may = |key: &[u8]| keys.get(key) == Some(&true);
+        let flows = self.queues.values().filter(|(_, queue, _)| may(queue));
+        let flows = flows.map(|(db, queue, flow)| Movement {
             db: *db,
             queue: queue.to_vec(),
             per_minute: flow.per_minute(since_ms, now_ms),
@@ -236,7 +253,8 @@ impl Traffic {
             last_out_ms: flow.last_out_ms,
             waiting_since_ms: flow.waiting_since_ms,
         });
-        let ticks = self.locks.iter().map(|lock| Tick {
+        let ticks = self.locks.iter().filter(|lock| may(&lock.key));
+        let ticks = ticks.map(|lock| Tick {
             db: lock.db,
             lock_key: lock.key.to_vec(),
             timeout_ms: lock.timeout_ms,
@@ -244,7 +262,12 @@ impl Traffic {
         });
         Heard {
             since_ms: Some(since_ms),
-            lines: self.series.values().map(line).collect(),
+            lines: self
+                .series
+                .values()
+                .filter(|series| may(&series.id.queue))
+                .map(line)
+                .collect(),
             flows: flows.collect(),
             ticks: ticks.collect(),
         }
