@@ -1,6 +1,6 @@
 //! Which lists are Celery's queues.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::envelope::{Envelope, Kind as Content};
@@ -33,16 +33,16 @@ pub enum Look<'a> {
 /// The lists that were pushed to.
 #[derive(Default)]
 pub struct Lists {
-    dbs: HashMap<i32, HashMap<Vec<u8>, List>>,
+    dbs: BTreeMap<i32, HashMap<Vec<u8>, List>>,
     count: usize,
 }
 
 impl Lists {
-    /// What is known of the list.
-    pub fn look<'a>(&self, db: i32, name: &'a [u8], now_ms: i64) -> Look<'a> {
+    /// What is known of the list. The clock is asked only for one that is no queue.
+    pub fn look<'a>(&self, db: i32, name: &'a [u8], now_ms: impl FnOnce() -> i64) -> Look<'a> {
         match self.dbs.get(&db).and_then(|lists| lists.get(name)) {
             Some(List::Queue(base)) => Look::Queue(name.get(..*base).unwrap_or(name)),
-            Some(List::Other(until)) if *until > now_ms => Look::Other,
+            Some(List::Other(until)) if *until > now_ms() => Look::Other,
             _ => Look::Unknown,
         }
     }
@@ -113,7 +113,7 @@ mod tests {
     const OLD: &[u8] = br#"{"body": "W10=", "headers": {}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "celery", "routing_key": "celery"}}}"#;
 
     fn told(lists: &Lists, db: i32, name: &[u8], now_ms: i64) -> String {
-        match lists.look(db, name, now_ms) {
+        match lists.look(db, name, || now_ms) {
             Look::Queue(base) => format!("queue {}", String::from_utf8_lossy(base)),
             Look::Other => "other".to_owned(),
             Look::Unknown => "unknown".to_owned(),

@@ -47,8 +47,12 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     if !wanted() {
         return;
     }
-    let (db, now, name) = (ctx.db(), now_ms(), what.key());
-    let queue = match LISTS.get_mut().get_or_insert_default().look(db, name, now) {
+    let (db, name) = (ctx.db(), what.key());
+    let known = LISTS
+        .get()
+        .as_ref()
+        .map_or(Look::Unknown, |lists| lists.look(db, name, now_ms));
+    let queue = match known {
         Look::Queue(queue) => Some(queue),
         Look::Unknown if push => None,
         Look::Unknown | Look::Other => return,
@@ -56,6 +60,7 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     if !ctx.flags().may_write() {
         return;
     }
+    let now = now_ms();
     match queue {
         Some(queue) if push => {
             let element = what.element(ctx, head);
@@ -78,7 +83,7 @@ fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     let mut lists = LISTS.get_mut();
     let lists = lists.get_or_insert_default();
     lists.note(db, name, message.as_ref(), known, now);
-    if let Look::Queue(queue) = lists.look(db, name, now) {
+    if let Look::Queue(queue) = lists.look(db, name, || now) {
         known::seen(db, name, Class::Queue, KeyType::List);
         with(|traffic| traffic.pushed(now, db_number(db), queue, message.as_ref()));
     }

@@ -64,6 +64,18 @@ fn of_what_the_asker_may_not_see_nothing_is_told_and_each_name_is_asked_once() {
     assert_eq!(traffic.heard(T0).lines.len(), 3);
 }
 
+#[test]
+fn a_rhythm_of_many_messages_at_a_time_is_noticed() {
+    let mut traffic = Traffic::default();
+    for tick in 0..20 {
+        for n in 0..8 {
+            let (at, id) = (T0 + tick * 60 * S + n, format!("{tick}-{n}"));
+            push(&mut traffic, at, &message(&id, "purge", "gen7@beat"));
+        }
+    }
+    assert!(traffic.series.values().all(|series| series.periodic));
+}
+
 type Hash = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn write(traffic: &mut Traffic, hash: &mut Hash) {
