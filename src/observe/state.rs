@@ -14,6 +14,7 @@ use crate::core::settings::Settings;
 use crate::server::call;
 use crate::server::context::{memory_full, now_ms, writes_paused};
 use crate::server::key::Key;
+use crate::server::pushed::watch_pushes;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str, log};
 use crate::settings;
@@ -96,6 +97,7 @@ pub fn round(ctx: Ctx<'_>) {
             super::with(|traffic| traffic.resumed(now));
         }
         clock.observe = observe;
+        watch_pushes(ctx, observe);
         // The clock was set forward, or the server stood still and served nobody.
         if observe && clock.round_ms > 0 && now.saturating_sub(clock.round_ms) > GAP_MS {
             super::with(|traffic| traffic.resumed(now));
@@ -308,6 +310,7 @@ pub fn anew() {
 
 /// Stops what is armed.
 pub fn stop(ctx: Ctx<'_>) {
+    watch_pushes(ctx, false);
     if let Some(timer) = CLOCK.get_mut().timer.take() {
         timer.stop(ctx);
     }
