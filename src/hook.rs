@@ -10,6 +10,7 @@
 
 use crate::core::keys::KeyType;
 use crate::core::policy::{self, Change};
+use crate::core::settings::Settings;
 use crate::keyspace;
 use crate::known;
 use crate::observe;
@@ -69,8 +70,9 @@ impl Hook {
                 b"rename_to" | b"copy_to" | b"move_to" | b"restore" => note_result(ctx, what),
                 b"expire" => {
                     observe::ttl_given(ctx, what);
-                    if cuts() && !keyspace::stamping() {
-                        note_result(ctx, what);
+                    if !keyspace::stamping() {
+                        // A TTL that a client gives may be too long.
+                        note_result_if(ctx, what, |settings| settings.max_ttl_ms > 0);
                     }
                 }
                 b"del" => observe::key_deleted(ctx, what),
@@ -82,14 +84,16 @@ impl Hook {
     }
 }
 
-/// Whether a TTL that a client gives may be too long.
-fn cuts() -> bool {
-    settings::with(|current| current.settings.max_ttl_ms > 0) == Some(true)
-}
-
 /// Notes the key if it is a result, to be looked at when the unit of work is over.
 fn note_result(ctx: Ctx<'_>, what: &Written<'_>) {
+    note_result_if(ctx, what, |_| true);
+}
+
+fn note_result_if(ctx: Ctx<'_>, what: &Written<'_>, wanted: impl FnOnce(&Settings) -> bool) {
     let concerns_us = settings::with(|current| {
+        if !wanted(&current.settings) {
+            return false;
+        }
         let name = what.key();
         current.names.task_result(name)
             && !current.names.exempt(name)

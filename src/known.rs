@@ -104,19 +104,17 @@ pub fn seen(db: i32, name: &[u8], class: Class, kind: KeyType) {
 /// Whether a list of that name was once seen to be a queue.
 #[must_use]
 pub fn queue(db: i32, name: &[u8]) -> bool {
-    KNOWN
-        .get()
-        .as_ref()
-        .is_some_and(|known| known.queues.contains(&(db, name.to_vec())))
+    has(|known| &known.queues, db, name)
 }
 
 /// Whether this is the name of a RedBeat schedule that was seen.
 #[must_use]
 pub fn schedule(db: i32, name: &[u8]) -> bool {
-    KNOWN
-        .get()
-        .as_ref()
-        .is_some_and(|known| known.schedules.contains(&(db, name.to_vec())))
+    has(|known| &known.schedules, db, name)
+}
+
+fn has(places: fn(&Known) -> &BTreeSet<Place>, db: i32, name: &[u8]) -> bool {
+    with(|known| places(known).contains(&(db, name.to_vec()))) == Some(true)
 }
 
 /// Notes a binding at the moment it is written, so that a queue declared after

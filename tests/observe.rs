@@ -68,6 +68,8 @@ async fn every_way_of_a_push_is_heard() {
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;
         let mut conn = server.connect().await;
+        // Arguments are looked at from the server's first round on.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let body = |n| marked(&format!("task{n}"), n).body();
         let high = queue_key("celery", 3);
         conn.run(cmd!["LPUSH", "celery", body(0)]).await;
@@ -86,10 +88,67 @@ async fn every_way_of_a_push_is_heard() {
         .await;
         let mut other = server.connect_db(5).await;
         other.run(cmd!["LPUSH", "celery", body(5)]).await;
+        // Of several the one that comes to lie at the end of the list.
+        let some = |n| Message::new(&format!("no{n}"), "no").body();
+        conn.run(cmd!["LPUSH", "celery", some(0), body(6)]).await;
+        conn.run(cmd!["rpush", "celery", some(1), body(7)]).await;
+        conn.run(cmd!["RPUSHX", "celery", body(8)]).await;
+        // What a command moves is no argument of it.
+        conn.run(cmd!["LPUSH", "aside", body(9)]).await;
+        conn.run("DEL aside").await;
+        conn.run(cmd!["RPUSH", "aside", "1", body(10), "2"]).await;
+        conn.run("LPOP aside").await;
+        conn.run("RPOP aside").await;
+        conn.run("RPOPLPUSH aside celery").await;
+        // A push that fails, then one that an event without a command could be
+        // taken for.
+        conn.run("SET text x").await;
+        let refused = conn.error(cmd!["LPUSH", "text", body(11)]).await;
+        assert!(refused.starts_with("WRONGTYPE"), "{refused}");
+        conn.run(cmd!["LPUSH", "celery", body(12)]).await;
+        let long = body(13).replacen(
+            r#""body": ""#,
+            &format!(r#""body": "{}"#, "W10s".repeat(300_000)),
+            1,
+        );
+        assert!(long.len() > 1_200_000);
+        conn.run(cmd!["LPUSH", "celery", long]).await;
         let status = status(&mut conn).await;
-        for n in 0..6 {
+        for name in ["no0", "no1", "task11"] {
+            assert!(
+                !status
+                    .maps("tasks")
+                    .iter()
+                    .any(|task| task.text("name") == name),
+                "{name}: {status:?}"
+            );
+        }
+        for n in (0..14).filter(|n| *n != 11) {
             let task = status.one("tasks", "name", &format!("task{n}"));
             assert!(task.int("last_published_ms") > 0, "task{n}: {status:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commands_are_filtered_only_while_observe_is_on() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        for (observe, filters) in [("yes", 1), ("no", 0), ("yes", 1)] {
+            conn.run(cmd!["HYGIENE.CONFIG", "SET", "observe", observe])
+                .await;
+            let wanted = format!("filters={filters},");
+            wait_for(
+                "the filter to come or go",
+                Duration::from_secs(5),
+                async || {
+                    let modules = conn.text("INFO modules").await;
+                    modules.contains(&wanted).then_some(()).ok_or(modules)
+                },
+            )
+            .await;
         }
     })
     .await;

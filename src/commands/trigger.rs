@@ -9,6 +9,7 @@ use crate::core::celery::message::{self, MAX_ARGUMENTS};
 use crate::core::syntax::{Arg, DATABASE};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
+use crate::server::context::db_number;
 use crate::sweep::Scope;
 use crate::trigger::{self, Order};
 
@@ -101,7 +102,7 @@ fn timeout(args: &mut Args<'_>) -> Result<i64, String> {
 
 fn one(ctx: Ctx<'_>, args: &mut Args<'_>) -> Result<u32, String> {
     match database(ctx, args)? {
-        Scope::One(db) => Ok(u32::try_from(db).unwrap_or(0)),
+        Scope::One(db) => Ok(db_number(db)),
         Scope::All => Err("DB: expected one database".to_owned()),
     }
 }

@@ -134,6 +134,14 @@ impl KeyType {
     }
 }
 
+/// The task's id in the name of its result, whatever stands in front of the name
+/// Celery gives it; `None` for a name of another form.
+#[must_use]
+pub fn result_id(name: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::rfind(name, RESULT)?;
+    name.get(at + RESULT.len()..)
+}
+
 /// The names that decide, compiled from the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {

@@ -271,11 +271,7 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
 /// What was heard of queues and locks that the caller may look at: what passed
 /// through a key is no more his than what lies there.
 fn heard(look: &Look<'_>, now_ms: i64) -> Heard {
-    let mut heard = observe::heard(look.ctx(), now_ms);
-    heard.lines.retain(|line| look.may(&line.queue));
-    heard.flows.retain(|flow| look.may(&flow.queue));
-    heard.ticks.retain(|tick| look.may(&tick.lock_key));
-    heard
+    observe::heard(look.ctx(), now_ms, |key| look.may(key))
 }
 
 fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places {
@@ -354,11 +350,6 @@ fn results() -> Vec<Finish> {
             .collect()
     })
     .unwrap_or_default()
-}
-
-/// A database's number as the reply tells it.
-fn number(db: i32) -> u32 {
-    u32::try_from(db).unwrap_or(0)
 }
 
 /// A time of kombu's or RedBeat's, Unix seconds with a fraction, in ms.

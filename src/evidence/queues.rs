@@ -6,7 +6,7 @@ use std::iter::Enumerate;
 use std::vec::IntoIter;
 
 use super::look::Shown;
-use super::{Broker, Gathering, number};
+use super::{Broker, Gathering};
 use crate::core::beat::{Place, Queue};
 use crate::core::celery::binding::{
     self, PRIORITY_STEPS, SEP, Table, guess_separator, parse_with, split_priority, worker_of,
@@ -15,6 +15,7 @@ use crate::core::celery::envelope;
 use crate::core::keys::{Class, KeyType};
 use crate::known;
 use crate::server::call::Value;
+use crate::server::context::db_number;
 
 /// Routing tables that are read; of others only the name is taken.
 const MOST_TABLES: usize = 200;
@@ -458,7 +459,7 @@ impl Gathering<'_> {
         self.evidence.queues.push(Queue {
             name: candidate.name,
             prefix: candidate.prefix,
-            db: number(candidate.db),
+            db: db_number(candidate.db),
             length,
             per_priority: lists.iter().map(|(n, list)| (*n, list.len)).collect(),
             maintenance: candidate.maintenance,
@@ -485,7 +486,7 @@ impl Gathering<'_> {
                 }
                 let Candidate { db, name, .. } = &queue.candidate;
                 self.sightings
-                    .add(number(*db), name, Place::Queue, &message);
+                    .add(db_number(*db), name, Place::Queue, &message);
             }
         }
         read

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::look::{Field, Shown, scored};
-use super::{Gathering, number, seconds_to_ms};
+use super::{Gathering, seconds_to_ms};
 use crate::core::beat::{Entry, Hold, RedBeat};
 use crate::core::celery::redbeat::{MAX_FIELD, Schedule, read_definition, read_meta};
 use crate::core::keys::{Class, KeyType};
 use crate::known;
+use crate::server::context::db_number;
 
 /// Members of one schedule that are all looked at.
 const ALL: u64 = 300;
@@ -85,7 +86,7 @@ impl Gathering<'_> {
             return;
         }
         let mut found = RedBeat {
-            db: number(db),
+            db: db_number(db),
             lock_key,
             schedule_key: name.to_vec(),
             lock,

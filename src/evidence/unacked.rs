@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::look::{Field, Shown, scored};
-use super::{Gathering, number, seconds_to_ms};
+use super::{Gathering, seconds_to_ms};
 use crate::core::beat::{Hold, Place, Unacked};
 use crate::core::celery::envelope;
 use crate::core::keys::{Class, KeyType};
 use crate::known;
+use crate::server::context::db_number;
 
 /// Entries looked at: the oldest, and the newest, which beat may have sent just
 /// now.
@@ -49,7 +50,7 @@ impl Gathering<'_> {
         }
         self.broker_dbs.insert(db);
         let mut found = Unacked {
-            db: number(db),
+            db: db_number(db),
             key: name.to_vec(),
             mutex_key,
             mutex,

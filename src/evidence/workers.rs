@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Gathering, number};
+use super::Gathering;
 use crate::core::beat::{Crowd, crowds};
-use crate::server::context::server_info;
+use crate::server::context::{db_number, server_info};
 use crate::server::{Ctx, call};
 
 /// Connections that CLIENT LIST is asked to describe. Each takes about 3 µs, and
@@ -41,7 +41,11 @@ impl Gathering<'_> {
             Connections::Untold => return,
         };
         if !self.broker_dbs.is_empty() {
-            crowds.retain(|db, _| self.broker_dbs.iter().any(|broker| number(*broker) == *db));
+            crowds.retain(|db, _| {
+                self.broker_dbs
+                    .iter()
+                    .any(|broker| db_number(*broker) == *db)
+            });
         }
         self.evidence.workers.crowds = Some(crowds);
     }

@@ -1,9 +1,9 @@
 //! Which lists are Celery's queues.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::core::celery::binding::{SEP, split_priority};
-use crate::core::celery::envelope::{self, Envelope, Kind as Content};
+use crate::core::celery::envelope::{Envelope, Kind as Content};
 
 /// For how long a list that is no queue is not looked at again, in ms.
 const NOT_AGAIN_MS: i64 = 60_000;
@@ -33,16 +33,16 @@ pub enum Look<'a> {
 /// The lists that were pushed to.
 #[derive(Default)]
 pub struct Lists {
-    dbs: HashMap<i32, HashMap<Vec<u8>, List>>,
+    dbs: BTreeMap<i32, HashMap<Vec<u8>, List>>,
     count: usize,
 }
 
 impl Lists {
-    /// What is known of the list.
-    pub fn look<'a>(&self, db: i32, name: &'a [u8], now_ms: i64) -> Look<'a> {
+    /// What is known of the list. The clock is asked only for one that is no queue.
+    pub fn look<'a>(&self, db: i32, name: &'a [u8], now_ms: impl FnOnce() -> i64) -> Look<'a> {
         match self.dbs.get(&db).and_then(|lists| lists.get(name)) {
             Some(List::Queue(base)) => Look::Queue(name.get(..*base).unwrap_or(name)),
-            Some(List::Other(until)) if *until > now_ms => Look::Other,
+            Some(List::Other(until)) if *until > now_ms() => Look::Other,
             _ => Look::Unknown,
         }
     }
@@ -103,21 +103,17 @@ impl Lists {
     }
 }
 
-/// The message, if it is one of kombu's.
-pub fn message(element: &[u8]) -> Option<Envelope<'_>> {
-    envelope::read(element)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::celery::envelope::read;
 
     const TASK: &[u8] = br#"{"body": "W10=", "headers": {"task": "t", "id": "i"}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "", "routing_key": "celery"}}}"#;
     const REPLY: &[u8] = br#"{"body": "W10=", "headers": {"ticket": "t"}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "reply.celery.pidbox", "routing_key": "r"}}}"#;
     const OLD: &[u8] = br#"{"body": "W10=", "headers": {}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "celery", "routing_key": "celery"}}}"#;
 
     fn told(lists: &Lists, db: i32, name: &[u8], now_ms: i64) -> String {
-        match lists.look(db, name, now_ms) {
+        match lists.look(db, name, || now_ms) {
             Look::Queue(base) => format!("queue {}", String::from_utf8_lossy(base)),
             Look::Other => "other".to_owned(),
             Look::Unknown => "unknown".to_owned(),
@@ -138,7 +134,7 @@ mod tests {
         ] {
             let mut lists = Lists::default();
             assert_eq!(told(&lists, 0, name, 0), "unknown");
-            lists.note(0, name, message(element).as_ref(), known, 0);
+            lists.note(0, name, read(element).as_ref(), known, 0);
             assert_eq!(told(&lists, 0, name, 0), want, "{element:?}");
             assert_eq!(told(&lists, 1, name, 0), "unknown", "another database");
         }
@@ -155,7 +151,7 @@ mod tests {
     #[test]
     fn lists_without_end_do_not_fill_the_memory_and_queues_are_kept_first() {
         let mut lists = Lists::default();
-        lists.note(0, b"celery", message(TASK).as_ref(), false, 0);
+        lists.note(0, b"celery", read(TASK).as_ref(), false, 0);
         for n in 0..50_000_i64 {
             lists.note(0, format!("list{n}").as_bytes(), None, false, n * 10);
             assert!(lists.count <= MOST_LISTS);

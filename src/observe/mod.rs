@@ -13,9 +13,9 @@ pub mod state;
 
 use crate::core::beat::{Heard, Traffic};
 use crate::core::celery::{envelope, result};
-use crate::core::keys::{Class, KeyType};
+use crate::core::keys::{Class, KeyType, result_id};
 use crate::known;
-use crate::server::context::now_ms;
+use crate::server::context::{db_number, now_ms};
 use crate::server::events::Written;
 use crate::server::{Ctx, MainCell};
 use crate::{settings, stats};
@@ -36,11 +36,6 @@ fn wanted() -> bool {
     settings::with(|current| current.settings.observe) == Some(true)
 }
 
-/// A database's number as [`Traffic`] has it.
-fn number(db: i32) -> u32 {
-    u32::try_from(db).unwrap_or(0)
-}
-
 /// A list was pushed to or popped from, inside the command that did it.
 pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     let (push, head) = match what.event() {
@@ -52,8 +47,12 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     if !wanted() {
         return;
     }
-    let (db, now, name) = (ctx.db(), now_ms(), what.key());
-    let queue = match LISTS.get_mut().get_or_insert_default().look(db, name, now) {
+    let (db, name) = (ctx.db(), what.key());
+    let known = LISTS
+        .get()
+        .as_ref()
+        .map_or(Look::Unknown, |lists| lists.look(db, name, now_ms));
+    let queue = match known {
         Look::Queue(queue) => Some(queue),
         Look::Unknown if push => None,
         Look::Unknown | Look::Other => return,
@@ -61,6 +60,7 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     if !ctx.flags().may_write() {
         return;
     }
+    let now = now_ms();
     match queue {
         Some(queue) if push => {
             let element = what.element(ctx, head);
@@ -68,9 +68,9 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
                 .as_ref()
                 .and_then(|e| envelope::read_publish(e.bytes()));
             stats::UNREADABLE_MESSAGES.add(u64::from(message.is_none()));
-            with(|traffic| traffic.pushed(now, number(db), queue, message.as_ref()));
+            with(|traffic| traffic.pushed(now, db_number(db), queue, message.as_ref()));
         }
-        Some(queue) => with(|traffic| traffic.popped(now, number(db), queue)),
+        Some(queue) => with(|traffic| traffic.popped(now, db_number(db), queue)),
         None => meet(ctx, what, head, db, now),
     }
 }
@@ -79,14 +79,14 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
 fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     let name = what.key();
     let element = what.element(ctx, head);
-    let message = element.as_ref().and_then(|e| lists::message(e.bytes()));
+    let message = element.as_ref().and_then(|e| envelope::read(e.bytes()));
     let known = known::queue(db, name);
     let mut lists = LISTS.get_mut();
     let lists = lists.get_or_insert_default();
     lists.note(db, name, message.as_ref(), known, now);
-    if let Look::Queue(queue) = lists.look(db, name, now) {
+    if let Look::Queue(queue) = lists.look(db, name, || now) {
         known::seen(db, name, Class::Queue, KeyType::List);
-        with(|traffic| traffic.pushed(now, number(db), queue, message.as_ref()));
+        with(|traffic| traffic.pushed(now, db_number(db), queue, message.as_ref()));
     }
 }
 
@@ -122,12 +122,9 @@ pub fn result_written(name: &[u8], payload: &[u8]) {
     });
 }
 
-/// What stands behind `celery-task-meta-`, or the whole name.
+/// The task's id; under a name of the operator's own, the whole of it.
 fn task_id(name: &[u8]) -> &[u8] {
-    const META: &[u8] = b"celery-task-meta-";
-    memchr::memmem::rfind(name, META)
-        .and_then(|at| name.get(at + META.len()..))
-        .unwrap_or(name)
+    result_id(name).unwrap_or(name)
 }
 
 /// A key was given a TTL: RedBeat does so to its lock on each tick.
@@ -142,7 +139,7 @@ pub fn ttl_given(ctx: Ctx<'_>, what: &Written<'_>) {
     let Some(ttl_ms) = what.open(ctx).and_then(|key| key.ttl()) else {
         return;
     };
-    let (now, db) = (now_ms(), number(ctx.db()));
+    let (now, db) = (now_ms(), db_number(ctx.db()));
     with(|traffic| traffic.redbeat_ticked(now, db, name, ttl_ms));
 }
 
@@ -155,9 +152,10 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
             .is_some_and(|stem| known::schedule(db, &[stem, b"schedule"].concat()))
 }
 
-/// What was observed, for judging; nothing if nobody watches.
+/// What was observed of the keys that `may` answers for, for judging; nothing if
+/// nobody watches. `may` raises no events.
 #[must_use]
-pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Heard {
+pub fn heard(ctx: Ctx<'_>, now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
     if !wanted() {
         return Heard::default();
     }
@@ -167,7 +165,7 @@ pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Heard {
     let traffic = TRAFFIC.get();
     traffic
         .as_ref()
-        .map_or_else(Heard::default, |traffic| traffic.heard(now_ms))
+        .map_or_else(Heard::default, |traffic| traffic.heard_of(now_ms, may))
 }
 
 /// A key was deleted: with the hash goes what was observed.

@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::core::args;
 use crate::core::beat::{Changes, Traffic};
 use crate::core::keys::KeyType;
+use crate::core::settings::Settings;
 use crate::server::call;
 use crate::server::context::{memory_full, now_ms, writes_paused};
 use crate::server::key::Key;
+use crate::server::pushed::watch_pushes;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str, log};
 use crate::settings;
@@ -74,18 +76,19 @@ static CLOCK: MainCell<Clock> = MainCell::new(Clock {
 static WRITING: AtomicBool = AtomicBool::new(false);
 
 /// The name of the hash; `None` where observations are kept in memory only.
-fn name(ctx: Ctx<'_>) -> Option<Vec<u8>> {
+fn name<'a>(ctx: Ctx<'_>, settings: &'a Settings) -> Option<&'a [u8]> {
     // A cluster's node may not own the slot of that name, and has no other database.
     if ctx.flags().cluster() {
         return None;
     }
-    settings::with(|current| current.settings.state_key.clone()).filter(|name| !name.is_empty())
+    Some(settings.state_key.as_slice()).filter(|name| !name.is_empty())
 }
 
 /// The server's periodic round: reads what is unread and has written what is due.
 pub fn round(ctx: Ctx<'_>) {
     let now = now_ms();
-    let name = name(ctx);
+    let settings = settings::now().settings;
+    let name = name(ctx, &settings);
     let due = {
         let mut clock = CLOCK.get_mut();
         let observe = super::wanted();
@@ -94,14 +97,15 @@ pub fn round(ctx: Ctx<'_>) {
             super::with(|traffic| traffic.resumed(now));
         }
         clock.observe = observe;
+        watch_pushes(ctx, observe);
         // The clock was set forward, or the server stood still and served nobody.
         if observe && clock.round_ms > 0 && now.saturating_sub(clock.round_ms) > GAP_MS {
             super::with(|traffic| traffic.resumed(now));
         }
         clock.round_ms = now;
-        let wanted = name.clone().unwrap_or_default();
+        let wanted = name.unwrap_or_default();
         if clock.name != wanted {
-            clock.name = wanted;
+            clock.name = wanted.to_vec();
             clock.refused = false;
             clock.changes = Changes::default();
             super::with(Traffic::mark_all_changed);
@@ -113,7 +117,7 @@ pub fn round(ctx: Ctx<'_>) {
         return;
     }
     if CLOCK.get().unread {
-        read_back(ctx, name.as_deref(), now);
+        read_back(ctx, name, now);
     } else if due && (name.is_none() || CLOCK.get().refused) {
         // Nobody wants the changes; taking them is what marks tasks that beat dropped.
         super::with(Traffic::take_changes);
@@ -205,25 +209,26 @@ struct Write;
 impl Task for Write {
     fn fire(ctx: Ctx<'_>) {
         CLOCK.get_mut().timer = None;
-        let Some(name) = name(ctx).filter(|_| super::wanted()) else {
+        let settings = settings::now().settings;
+        let Some(name) = name(ctx, &settings).filter(|_| settings.observe) else {
             return;
         };
         if !ctx.flags().may_write() || writes_paused() || memory_full() {
             return;
         }
-        let Some(key) = Str::new(&name) else {
+        let Some(key) = Str::new(name) else {
             return;
         };
         match found(ctx, &key) {
             Found::Ours => {}
-            Found::SomethingElse => return refuse(&name),
+            Found::SomethingElse => return refuse(name),
             // New, or evicted: all of it is to be written.
             Found::Nothing => {
                 CLOCK.get_mut().changes = Changes::default();
                 super::with(Traffic::mark_all_changed);
             }
         }
-        let more = write_portion(ctx, &name);
+        let more = write_portion(ctx, name);
         let timer = if more {
             Timer::arm::<Self>(ctx, 1)
         } else {
@@ -279,7 +284,8 @@ pub fn look_at_the_primarys(ctx: Ctx<'_>, now: i64) {
     if ctx.flags().loading() {
         return;
     }
-    let seen = name(ctx).and_then(|name| read(ctx, &name, now));
+    let settings = settings::now().settings;
+    let seen = name(ctx, &settings).and_then(|name| read(ctx, name, now));
     *super::TRAFFIC.get_mut() = seen;
 }
 
@@ -304,6 +310,7 @@ pub fn anew() {
 
 /// Stops what is armed.
 pub fn stop(ctx: Ctx<'_>) {
+    watch_pushes(ctx, false);
     if let Some(timer) = CLOCK.get_mut().timer.take() {
         timer.stop(ctx);
     }

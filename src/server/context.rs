@@ -147,6 +147,13 @@ impl Drop for Home<'_> {
     }
 }
 
+/// A database's number where it is no index of the server's: in replies and in what
+/// was observed.
+#[must_use]
+pub fn db_number(db: i32) -> u32 {
+    u32::try_from(db).unwrap_or(0)
+}
+
 /// Unix time in ms, the clock that expiries are compared with.
 #[must_use]
 pub fn now_ms() -> i64 {

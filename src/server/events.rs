@@ -9,7 +9,7 @@ use super::guard::guard;
 use super::key::{self, Key};
 use super::string::lent_bytes;
 use super::timer::Task;
-use super::{Ctx, Str, call};
+use super::{Ctx, Str, call, pushed};
 
 /// Kinds of keyspace events, as the server's mask has them.
 pub mod kind {
@@ -58,10 +58,13 @@ impl<'a> Written<'a> {
         Key::read_lent(ctx, self.lent)
     }
 
-    /// A copy of the first or last element of the list. It takes as long as the
-    /// element is, as did the push that brought it.
+    /// The element that was pushed to the head of the list or to its tail: the
+    /// command's own argument, else a copy, which takes as long as the element is.
     #[must_use]
     pub fn element(&self, ctx: Ctx<'_>, head: bool) -> Option<Str> {
+        if let Some(pushed) = pushed::take(self.lent, head) {
+            return Some(pushed);
+        }
         if !key::reads_lists() {
             // Redis 6.2.
             let at: &[u8] = if head { b"0" } else { b"-1" };
@@ -80,13 +83,11 @@ pub trait OnWrite {
 
 /// Subscribes to keyspace events of these kinds until the module is unloaded;
 /// `notify-keyspace-events` plays no part in it. `false` if the server refuses.
-/// Not inside an event.
 pub fn watch_writes<W: OnWrite>(ctx: Ctx<'_>, kinds: i32) -> bool {
     let Some(subscribe) = api!(RedisModule_SubscribeToKeyspaceEvents) else {
         return false;
     };
-    // SAFETY: called while the module is being loaded or in a command; the callback
-    // takes no data.
+    // SAFETY: called while the module is being loaded; the callback takes no data.
     unsafe { subscribe(ctx.ptr(), kinds, Some(written::<W>)) == 0 }
 }
 
@@ -110,6 +111,10 @@ unsafe extern "C" fn written<W: OnWrite>(
                 lent: key,
             },
         );
+        if kind == kind::LIST {
+            // Nobody wanted to see it, and it may be large.
+            pushed::let_go();
+        }
     });
     0
 }

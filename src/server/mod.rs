@@ -33,6 +33,7 @@ pub mod info;
 pub mod key;
 pub mod load;
 pub mod log;
+pub mod pushed;
 pub mod scan;
 pub mod string;
 pub mod timer;

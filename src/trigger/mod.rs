@@ -19,7 +19,7 @@ use crate::known;
 use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
 use crate::server::command::{Outcome, Waiting};
-use crate::server::context::{now_ms, random_bytes};
+use crate::server::context::{db_number, now_ms, random_bytes};
 use crate::server::{Ctx, Str};
 use follow::Trigger;
 use waiting::{Clients, MOST_WAITING};
@@ -54,7 +54,7 @@ pub fn start(ctx: Ctx<'_>, order: &Order<'_>) -> Outcome {
 fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
     may_wait(ctx)?;
     let _home = ctx.home();
-    let home = u32::try_from(ctx.db()).unwrap_or(0);
+    let home = db_number(ctx.db());
     let evidence = evidence::gather(ctx, order.user.as_deref(), now_ms()).evidence;
     let asked = Asked {
         task: order.task,

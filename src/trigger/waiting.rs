@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::follow::Trigger;
+use crate::core::keys::result_id;
 use crate::core::reply::Reply;
 use crate::server::command::{Answers, Waiting};
-use crate::server::context::now_ms;
+use crate::server::context::{db_number, now_ms};
 use crate::server::events::Written;
 use crate::server::guard::guard;
 use crate::server::timer::{Task, Timer};
@@ -133,9 +134,7 @@ pub fn stored(ctx: Ctx<'_>, what: &Written<'_>) {
 /// Whether a key that ends in that id is its result: Celery's own name, or one that
 /// the operator has named.
 fn is_result(key: &[u8], task_id: &str) -> bool {
-    let head = key.len().saturating_sub(task_id.len());
-    key.get(..head)
-        .is_some_and(|head| head.ends_with(b"celery-task-meta-"))
+    result_id(key) == Some(task_id.as_bytes())
         || settings::with(|current| current.names.task_result(key)) == Some(true)
 }
 
@@ -161,7 +160,7 @@ pub fn swapped(a: i32, b: i32) {
     with(|triggers| {
         for trigger in &mut triggers.waiting {
             trigger.db = other(trigger.db);
-            trigger.route.db = u32::try_from(trigger.db).unwrap_or(0);
+            trigger.route.db = db_number(trigger.db);
             if let Some((db, ..)) = &mut trigger.result {
                 *db = other(*db);
             }
@@ -188,7 +187,6 @@ pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
     })?;
     *TRIGGERS.get_mut() = None;
     WAITING.store(0, Relaxed);
-    // The server drops subscriptions with the module.
     Ok(())
 }
 

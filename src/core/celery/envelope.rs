@@ -7,8 +7,9 @@
 //! celery 5.7 `celery/app/amqp.py` `as_task_v2`.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 use super::json::{Malformed, Reader};
 use super::result::parse_date;
@@ -25,6 +26,10 @@ pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// How a message begins, as `json.dumps` puts it with either of its usual
 /// separators.
 pub(super) const LEADS: [&[u8]; 2] = [br#"{"body": ""#, br#"{"body":""#];
+
+/// Made once: that takes longer than looking through a message's properties.
+static PERIODIC_TASK_NAME: LazyLock<Finder<'static>> =
+    LazyLock::new(|| Finder::new(b"periodic_task_name"));
 
 /// What a message says of itself outside its body.
 ///
@@ -145,12 +150,15 @@ pub fn read(element: &[u8]) -> Option<Envelope<'_>> {
 /// Reads what tells a publish of an element of a list that is known to be a queue:
 /// the headers, and of the properties only django-celery-beat's name where it
 /// stands there. Within the bounds of [`read`], in half its time; what follows the
-/// headers is not checked.
+/// headers is not checked, and of a longer body only the last [`MAX_ENVELOPE`] bytes
+/// are looked at.
 #[must_use]
 pub fn read_publish(element: &[u8]) -> Option<Envelope<'_>> {
     let mut reader = Reader::new(element);
     let mut found = Envelope::default();
-    let body = LEADS.iter().any(|lead| reader.skip_plain(lead, MAX_BODY));
+    let body = LEADS
+        .iter()
+        .any(|lead| reader.skip_to_end(lead, MAX_BODY, MAX_ENVELOPE));
     within_bound(&reader).ok()?;
     if body {
         reader.next_member().ok().filter(|more| *more)?;
@@ -167,11 +175,14 @@ pub fn read_publish(element: &[u8]) -> Option<Envelope<'_>> {
         }
         reader.skip()
     });
+    if !seen {
+        return None;
+    }
     let rest = element.get(reader.at()..)?;
-    if found.periodic_task_name.is_none() && memmem::find(rest, b"periodic_task_name").is_some() {
+    if found.periodic_task_name.is_none() && PERIODIC_TASK_NAME.find(rest).is_some() {
         return read(element);
     }
-    seen.then_some(found)
+    Some(found)
 }
 
 /// Reads a value of the unacknowledged hash: `[message, exchange, routing_key]`
@@ -418,6 +429,33 @@ mod tests {
         assert!(read_publish(unspaced.as_bytes()).is_some());
         let huge = LATE.replace("W1s2MF0sIHt9LCB7", &"W".repeat(MAX_BODY + 1));
         assert_eq!(read_publish(huge.as_bytes()), None, "a body too large");
+    }
+
+    #[test]
+    fn a_publish_is_read_whatever_the_length_of_its_body_as_the_whole_is() {
+        for length in [0, 1_000, MAX_ENVELOPE - 900, MAX_ENVELOPE, 1_000_000] {
+            let long = LATE.replace("W1s2MF0sIHt9LCB7", &"W".repeat(length));
+            let told = read_publish(long.as_bytes()).unwrap();
+            let whole = read(long.as_bytes()).unwrap();
+            assert_eq!((told.task, told.id), (whole.task, whole.id), "{length}");
+        }
+        let long = "W".repeat(MAX_ENVELOPE);
+        for (row, element) in [
+            (
+                "in the headers",
+                LATE.replace("\"(60,)\"", &format!("\"{long}\"")),
+            ),
+            (
+                "behind them",
+                LATE.replace("\"priority\"", &format!("\"x\": \"{long}\", \"priority\"")),
+            ),
+            (
+                "before them",
+                LATE.replace("\"utf-8\"", &format!("[\"{long}\"]")),
+            ),
+        ] {
+            assert_eq!(read_publish(element.as_bytes()), None, "much {row}");
+        }
     }
 
     #[test]

@@ -19,17 +19,11 @@ type Read<T> = Result<T, Malformed>;
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The closing brackets owed by the value being skipped.
-    owed: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            owed: Vec::new(),
-        }
+        Self { bytes, at: 0 }
     }
 
     /// Bytes read so far.
@@ -121,9 +115,11 @@ impl<'a> Reader<'a> {
         if self.peek()? != b'"' {
             return Err(Malformed);
         }
-        let token = self.quoted()?;
+        let start = self.at;
+        self.pass_string()?;
+        let key = self.inner(start)?;
         self.expect(b':')?;
-        Ok(token.inner)
+        Ok(key)
     }
 
     /// A string; `None` for any other value, which is skipped, and for one that
@@ -133,11 +129,13 @@ impl<'a> Reader<'a> {
             self.skip()?;
             return Ok(None);
         }
-        let token = self.quoted()?;
-        Ok(if token.escaped {
-            token.decoded().map(Cow::Owned)
+        let start = self.at;
+        Ok(if self.pass_string()? {
+            let whole = self.bytes.get(start..self.at).ok_or(Malformed)?;
+            serde_json::from_slice(whole).ok().map(Cow::Owned)
         } else {
-            std::str::from_utf8(token.inner).ok().map(Cow::Borrowed)
+            let inner = self.inner(start)?;
+            std::str::from_utf8(inner).ok().map(Cow::Borrowed)
         })
     }
 
@@ -179,7 +177,11 @@ impl<'a> Reader<'a> {
     /// true even when empty: no reader here needs to know.
     pub(super) fn truth(&mut self) -> Read<bool> {
         match self.peek()? {
-            b'"' => Ok(!self.quoted()?.inner.is_empty()),
+            b'"' => {
+                let start = self.at;
+                self.pass_string()?;
+                Ok(!self.inner(start)?.is_empty())
+            }
             b'-' | b'0'..=b'9' => Ok(self.number()? != Some(0.0)),
             first => {
                 self.skip()?;
@@ -207,18 +209,56 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Passes `lead` and its string as [`Reader::skip_plain`] does, if no more than
+    /// `left` bytes follow the string. Its end is looked for only where it lies then:
+    /// what a long string holds before is not even read from memory. Where it ended
+    /// sooner, what comes next is not what follows the string.
+    pub(super) fn skip_to_end(&mut self, lead: &[u8], most: usize, left: usize) -> bool {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(string) = rest.strip_prefix(lead) else {
+            return false;
+        };
+        let from = string.len().saturating_sub(left + 1);
+        let window = string.get(from..string.len().min(most));
+        let window = window.unwrap_or_default();
+        match memchr::memchr2(b'"', b'\\', window) {
+            Some(end) if window.get(end) == Some(&b'"') => {
+                self.at += lead.len() + from + end + 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Passes one value of any kind and depth.
     pub(super) fn skip(&mut self) -> Read<()> {
-        self.owed.clear();
+        match self.peek()? {
+            b'[' | b'{' => self.skip_nested(),
+            first => self.skip_scalar(first),
+        }
+    }
+
+    fn skip_scalar(&mut self, first: u8) -> Read<()> {
+        match first {
+            b'"' => self.pass_string().map(drop),
+            b'-' | b'0'..=b'9' => self.skip_number(),
+            b'n' => self.word(b"null"),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'N' => self.word(b"NaN"),
+            b'I' => self.word(b"Infinity"),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn skip_nested(&mut self) -> Read<()> {
+        let mut open = Open::default();
         loop {
             match self.peek()? {
-                b'"' => {
-                    self.quoted()?;
-                }
                 b'[' => {
                     self.at += 1;
                     if self.peek()? != b']' {
-                        self.owed.push(b']');
+                        open.push(false);
                         continue;
                     }
                     self.at += 1;
@@ -227,29 +267,23 @@ impl<'a> Reader<'a> {
                     self.at += 1;
                     if self.peek()? != b'}' {
                         self.key()?;
-                        self.owed.push(b'}');
+                        open.push(true);
                         continue;
                     }
                     self.at += 1;
                 }
-                b'-' | b'0'..=b'9' => self.skip_number()?,
-                b'n' => self.word(b"null")?,
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'N' => self.word(b"NaN")?,
-                b'I' => self.word(b"Infinity")?,
-                _ => return Err(Malformed),
+                first => self.skip_scalar(first)?,
             }
             loop {
-                let Some(&closing) = self.owed.last() else {
+                let Some(object) = open.innermost() else {
                     return Ok(());
                 };
                 let byte = self.peek()?;
                 self.at += 1;
-                if byte == closing {
-                    self.owed.pop();
+                if byte == if object { b'}' } else { b']' } {
+                    open.pop();
                 } else if byte == b',' {
-                    if closing == b'}' {
+                    if object {
                         self.key()?;
                     }
                     break;
@@ -317,9 +351,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string, from its opening quote on.
-    fn quoted(&mut self) -> Read<Quoted<'a>> {
-        let start = self.at;
+    /// What a string that was passed holds, as written: it began at `start`.
+    fn inner(&self, start: usize) -> Read<&'a [u8]> {
+        let inner = start + 1..self.at.saturating_sub(1);
+        self.bytes.get(inner).ok_or(Malformed)
+    }
+
+    /// Passes a string, from its opening quote on, and answers whether it holds
+    /// escapes.
+    fn pass_string(&mut self) -> Read<bool> {
         self.at += 1;
         let mut escaped = false;
         loop {
@@ -327,7 +367,7 @@ impl<'a> Reader<'a> {
             let run = plain_run(rest);
             self.at += run + 1;
             match rest.get(run) {
-                Some(b'"') => break,
+                Some(b'"') => return Ok(escaped),
                 Some(b'\\') => {
                     escaped = true;
                     self.skip_escape()?;
@@ -336,13 +376,6 @@ impl<'a> Reader<'a> {
                 _ => return Err(Malformed),
             }
         }
-        let whole = self.bytes.get(start..self.at).ok_or(Malformed)?;
-        let inner = self.bytes.get(start + 1..self.at - 1).ok_or(Malformed)?;
-        Ok(Quoted {
-            whole,
-            inner,
-            escaped,
-        })
     }
 
     /// What follows a backslash.
@@ -391,18 +424,38 @@ fn plain_run(bytes: &[u8]) -> usize {
     words.len() * 8 + tail
 }
 
-/// A string as it stands in the text.
-struct Quoted<'a> {
-    /// With its quotes.
-    whole: &'a [u8],
-    /// Without them.
-    inner: &'a [u8],
-    escaped: bool,
+/// What is open around a position, the innermost last: a bit each, set for an object,
+/// so that nothing is allocated up to a depth of 64.
+#[derive(Default)]
+struct Open {
+    depth: usize,
+    inner: u64,
+    outer: Vec<u64>,
 }
 
-impl Quoted<'_> {
-    fn decoded(&self) -> Option<String> {
-        serde_json::from_slice(self.whole).ok()
+impl Open {
+    fn push(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.inner);
+        }
+        self.inner = self.inner << 1 | u64::from(object);
+        self.depth += 1;
+    }
+
+    /// Whether it is an object.
+    const fn innermost(&self) -> Option<bool> {
+        if self.depth == 0 {
+            return None;
+        }
+        Some(self.inner & 1 == 1)
+    }
+
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.inner >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.inner = self.outer.pop().unwrap_or_default();
+        }
     }
 }
 
@@ -561,6 +614,30 @@ mod tests {
             assert_eq!(reader.skip_plain(b"[\"", 4), *passed, "{row}");
             let left = if *passed { 0 } else { json.len() };
             assert_eq!(reader.left(), left, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_string_is_looked_for_only_where_little_enough_is_left() {
+        let rows: &[(&str, &str, Option<usize>)] = &[
+            ("ends in time", r#"["abc"12345"#, Some(5)),
+            ("at the very end", r#"["abc""#, Some(0)),
+            ("too much is left", r#"["abc"123456"#, None),
+            ("an escape where its end could be", r#"["abc\"1234"#, None),
+            (
+                "a quote before that is passed over",
+                r#"["a"c"12345"#,
+                Some(5),
+            ),
+            ("too long", r#"["abcdefghijk"1"#, None),
+            ("never closed", r#"["abc"#, None),
+            ("another lead", r#"{"abc""#, None),
+            ("nothing", "", None),
+        ];
+        for (row, json, left) in rows {
+            let mut reader = Reader::new(json.as_bytes());
+            let passed = reader.skip_to_end(b"[\"", 10, 5);
+            assert_eq!(passed.then(|| reader.left()), *left, "{row}");
         }
     }
 

@@ -44,6 +44,9 @@ impl Flow {
     /// Moves the window so that `at_ms` is in its newest bucket.
     fn turn(&mut self, at_ms: i64) {
         let bucket = at_ms.div_euclid(BUCKET_MS);
+        if bucket == self.bucket {
+            return;
+        }
         let by = bucket.abs_diff(self.bucket).min(BUCKETS as u64);
         let by = usize::try_from(by).unwrap_or(BUCKETS);
         if bucket < self.bucket {

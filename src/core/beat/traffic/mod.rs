@@ -11,8 +11,8 @@ mod rhythm;
 mod series;
 mod state;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 pub use heard::{End, Heard, Line, Movement, Tick, Voice};
 pub use rhythm::Rhythm;
@@ -43,14 +43,37 @@ const LONGEST_WORD: usize = 100;
 /// A step back of the clock that is more than two events out of order.
 const STEP_BACK_MS: i64 = 2_000;
 
+/// A map by hashes that [`Traffic`]'s keyed hasher made: they need no second hashing.
+type ByHash<T> = HashMap<u64, T, BuildHasherDefault<AsItIs>>;
+
+/// Takes a `u64` for its own hash.
+#[derive(Clone, Copy, Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What was learnt.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
     hasher: RandomState,
-    series: HashMap<u64, Series>,
+    series: ByHash<Series>,
     /// The series of a task that was published last, by the hash of its name.
-    named: HashMap<u64, u64>,
-    queues: HashMap<u64, (u32, Box<[u8]>, Flow)>,
+    named: ByHash<u64>,
+    queues: ByHash<(u32, Box<[u8]>, Flow)>,
     locks: Vec<Lock>,
     ids: Ids,
     since_ms: Option<i64>,
@@ -114,15 +137,18 @@ impl Traffic {
         if !self.series.contains_key(&key) {
             self.make_room();
         }
-        self.named.insert(self.hasher.hash_one(&**task), key);
         let series = self.series.entry(key).or_insert_with(|| {
-            Series::new(Id {
+            let id = Id {
                 db,
                 queue: queue.into(),
                 task: (&**task).into(),
                 entry: entry.map(Into::into),
-            })
+            };
+            let mut series = Series::new(id);
+            series.task_hash = self.hasher.hash_one(&**task);
+            series
         });
+        self.named.insert(series.task_hash, key);
         let marked = message.beat || entry.is_some();
         series.spoke(at_ms, origin, marked, self.unwatched_ms);
         self.changes.series(series);
@@ -225,10 +251,27 @@ impl Traffic {
     /// What was learnt, up to now.
     #[must_use]
     pub fn heard(&self, now_ms: i64) -> Heard {
+        self.heard_of(now_ms, |_| true)
+    }
+
+    /// What was learnt of the keys that `may` answers for. It is asked once for each
+    /// name, and of what it declines nothing is copied.
+    #[must_use]
+    pub fn heard_of(&self, now_ms: i64, mut may: impl FnMut(&[u8]) -> bool) -> Heard {
         let Some(since_ms) = self.since_ms else {
             return Heard::default();
         };
-        let flows = self.queues.values().map(|(db, queue, flow)| Movement {
+        let queues = self.queues.values().map(|(_, queue, _)| &**queue);
+        let keys: HashMap<&[u8], bool> = queues
+            .chain(self.series.values().map(|series| &*series.id.queue))
+            .chain(self.locks.iter().map(|lock| &*lock.key))
+            .collect::<HashSet<&[u8]>>()
+            .into_iter()
+            .map(|key| (key, may(key)))
+            .collect();
+        let may = |key: &[u8]| keys.get(key) == Some(&true);
+        let flows = self.queues.values().filter(|(_, queue, _)| may(queue));
+        let flows = flows.map(|(db, queue, flow)| Movement {
             db: *db,
             queue: queue.to_vec(),
             per_minute: flow.per_minute(since_ms, now_ms),
@@ -236,7 +279,8 @@ impl Traffic {
             last_out_ms: flow.last_out_ms,
             waiting_since_ms: flow.waiting_since_ms,
         });
-        let ticks = self.locks.iter().map(|lock| Tick {
+        let ticks = self.locks.iter().filter(|lock| may(&lock.key));
+        let ticks = ticks.map(|lock| Tick {
             db: lock.db,
             lock_key: lock.key.to_vec(),
             timeout_ms: lock.timeout_ms,
@@ -244,7 +288,12 @@ impl Traffic {
         });
         Heard {
             since_ms: Some(since_ms),
-            lines: self.series.values().map(line).collect(),
+            lines: self
+                .series
+                .values()
+                .filter(|series| may(&series.id.queue))
+                .map(line)
+                .collect(),
             flows: flows.collect(),
             ticks: ticks.collect(),
         }
@@ -303,12 +352,13 @@ impl Traffic {
     }
 
     /// Takes in what was stored.
-    fn keep(&mut self, series: Series) {
+    fn keep(&mut self, mut series: Series) {
         let id = &series.id;
         let key = self
             .hasher
             .hash_one((id.db, &*id.queue, &*id.task, id.entry.as_deref()));
-        self.named.insert(self.hasher.hash_one(&*id.task), key);
+        series.task_hash = self.hasher.hash_one(&*id.task);
+        self.named.insert(series.task_hash, key);
         self.series.insert(key, series);
     }
 
@@ -370,7 +420,9 @@ fn line(series: &Series) -> Line {
 
 /// Whether a name is one that Celery could have written, or a person.
 fn is_sane(name: &str) -> bool {
-    name.len() <= LONGEST_NAME && !name.chars().any(char::is_control)
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~');
+    name.len() <= LONGEST_NAME
+        && (name.as_bytes().iter().all(plain) || !name.chars().any(char::is_control))
 }
 
 fn cut(word: &str) -> String {

@@ -57,10 +57,11 @@ pub struct Times {
 
 impl Times {
     /// Notes a moment; `cut` where nobody watched for a part of the gap before.
-    pub fn push(&mut self, at_ms: i64, cut: bool) {
+    /// Answers whether it is a tick of its own.
+    pub fn push(&mut self, at_ms: i64, cut: bool) -> bool {
         let last = self.last_ms.replace(at_ms);
         if last.is_some_and(|last| at_ms.saturating_sub(last) < ONE_TICK_MS) {
-            return;
+            return false;
         }
         let gap = self.newest().map(|newest| at_ms.saturating_sub(newest));
         if let Some(gap) = gap.filter(|_| !cut) {
@@ -77,6 +78,7 @@ impl Times {
         }
         self.cut = self.cut << 1 | u16::from(cut);
         self.len = (self.len + 1).min(KEPT);
+        true
     }
 
     fn newest(&self) -> Option<i64> {

@@ -35,6 +35,8 @@ pub struct Id {
 #[derive(Clone, Debug)]
 pub struct Series {
     pub id: Id,
+    /// The hash of the task's name, as [`super::Traffic`] makes it.
+    pub task_hash: u64,
     pub voices: Vec<Voice>,
     /// All voices as one: beat's marked messages, or any while none is marked.
     pub whole: Voice,
@@ -49,6 +51,8 @@ pub struct Series {
     pub left: bool,
     /// Somebody keeps a rhythm or is marked; looked at now and then.
     pub periodic: bool,
+    /// Publishes since it was looked at.
+    unlooked: u32,
     pub stored: Stored,
 }
 
@@ -67,6 +71,7 @@ impl Series {
     pub fn new(id: Id) -> Self {
         Self {
             id,
+            task_hash: 0,
             voices: Vec::new(),
             whole: Voice::new(""),
             latest: None,
@@ -74,6 +79,7 @@ impl Series {
             last_ms: i64::MIN,
             left: false,
             periodic: false,
+            unlooked: 0,
             stored: Stored {
                 dirty: true,
                 there: false,
@@ -111,8 +117,10 @@ impl Series {
         let Some(voice) = self.voices.get_mut(at) else {
             return;
         };
-        voice.spoke(at_ms, marked, unwatched_ms, false);
-        let look_again = voice.count <= 16 || voice.count.is_multiple_of(8);
+        let news = voice.spoke(at_ms, marked, unwatched_ms, false);
+        self.unlooked = self.unlooked.saturating_add(1);
+        // Within a tick no rhythm changes.
+        let look_again = news && (voice.count <= 16 || self.unlooked >= 8);
         // From one process to the next an even pace breaks, and who is not
         // marked may be anybody. A mark and a crontab outlive restarts, so that
         // these hide no week.
@@ -144,6 +152,7 @@ impl Series {
     }
 
     pub fn look_again(&mut self) {
+        self.unlooked = 0;
         self.periodic = self.whole.beats() || self.voices.iter().any(Voice::beats);
     }
 }
@@ -176,18 +185,19 @@ impl Voice {
     }
 
     /// Notes a publish; `unwatched_ms`: what nobody watched so far, in all. `cut`:
-    /// the gap before it is none.
-    fn spoke(&mut self, at_ms: i64, marked: bool, unwatched_ms: i64, cut: bool) {
+    /// the gap before it is none. Answers whether a tick, or a mark, began with it.
+    fn spoke(&mut self, at_ms: i64, marked: bool, unwatched_ms: i64, cut: bool) -> bool {
         let gap = at_ms.saturating_sub(self.last_ms);
         let unwatched = unwatched_ms.saturating_sub(self.unwatched_ms);
         // A restart of some seconds hides no week.
         let cut = cut || unwatched.saturating_mul(50) > gap;
-        self.times.push(at_ms, cut);
+        let news = self.times.push(at_ms, cut) || marked != self.marked;
         self.first_ms = self.first_ms.min(at_ms);
         self.last_ms = at_ms;
         self.count = self.count.saturating_add(1);
         self.marked = marked;
         self.unwatched_ms = unwatched_ms;
+        news
     }
 
     pub fn rhythm(&self) -> Option<Rhythm> {

@@ -41,6 +41,41 @@ fn count(traffic: &Traffic) -> u64 {
         .sum()
 }
 
+#[test]
+fn of_what_the_asker_may_not_see_nothing_is_told_and_each_name_is_asked_once() {
+    let mut traffic = Traffic::default();
+    for (queue, task) in [("mine", "a"), ("mine", "b"), ("theirs", "c")] {
+        let message = message(task, task, "gen1@host");
+        traffic.pushed(T0, 0, queue.as_bytes(), Some(&message));
+    }
+    traffic.redbeat_ticked(T0, 0, b"redbeat::lock", 5_000);
+    let mut asked = Vec::new();
+    let heard = traffic.heard_of(T0, |key| {
+        asked.push(key.to_vec());
+        key == b"mine"
+    });
+    asked.sort();
+    assert_eq!(asked, [&b"mine"[..], b"redbeat::lock", b"theirs"]);
+    let mut tasks: Vec<&str> = heard.lines.iter().map(|line| &*line.task).collect();
+    tasks.sort_unstable();
+    assert_eq!(tasks, ["a", "b"]);
+    assert_eq!(heard.flows.len(), 1);
+    assert!(heard.ticks.is_empty());
+    assert_eq!(traffic.heard(T0).lines.len(), 3);
+}
+
+#[test]
+fn a_rhythm_of_many_messages_at_a_time_is_noticed() {
+    let mut traffic = Traffic::default();
+    for tick in 0..20 {
+        for n in 0..8 {
+            let (at, id) = (T0 + tick * 60 * S + n, format!("{tick}-{n}"));
+            push(&mut traffic, at, &message(&id, "purge", "gen7@beat"));
+        }
+    }
+    assert!(traffic.series.values().all(|series| series.periodic));
+}
+
 type Hash = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn write(traffic: &mut Traffic, hash: &mut Hash) {
