@@ -1,6 +1,6 @@
 """In a Redis Cluster each node sweeps, counts and tells its own keys: ask them all.
 
-    python fan_out.py 127.0.0.1 7000
+python fan_out.py 127.0.0.1 7000
 """
 
 import json

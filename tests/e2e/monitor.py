@@ -20,6 +20,12 @@ def available():
     return all((PROGRAMS / name).exists() for name in ("prometheus", "prometheus-redis-exporter"))
 
 
+def documented_user():
+    """The line of docs/monitoring.md that makes a user for monitors, as words."""
+    page = (ROOT / "docs/monitoring.md").read_text()
+    return next(line for line in page.splitlines() if line.startswith("ACL SETUSER")).split()
+
+
 class Monitor:
     """Scrapes one server each second. Use it as a context manager."""
 
@@ -32,6 +38,7 @@ class Monitor:
         self.stack = ExitStack()
 
     def __enter__(self):
+        self.server.client().execute_command(*documented_user())
         try:
             self._start("exporter", self._exporter())
             self._start("prometheus", self._prometheus())
@@ -52,6 +59,7 @@ class Monitor:
         return [
             PROGRAMS / "prometheus-redis-exporter",
             *("-redis.addr", f"redis://127.0.0.1:{self.server.port}"),
+            *("-redis.user", "monitor", "-redis.password", "secret"),
             *("-web.listen-address", self.instance),
             *("-script", CONTRIB / "hygiene.lua"),
         ]
