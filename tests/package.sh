@@ -34,11 +34,10 @@ module=/usr/lib/redis/modules/libredis_hygiene.so
 has "^-rwxr-xr-x root/root .* \.$module\$"
 has "^lrwxrwxrwx root/root .* \./usr/local/lib/redis/modules/libredis_hygiene.so -> $module\$"
 has "^lrwxrwxrwx root/root .* \./usr/lib/valkey/libredis_hygiene.so -> $module\$"
-for file in doc/redis-hygiene/{README.md,README.Debian,copyright,examples/hygiene.conf,examples/redis.conf} \
+for file in doc/redis-hygiene/{README.md,CHANGELOG.md,README.Debian,copyright,examples/hygiene.conf,examples/redis.conf} \
     redis-hygiene/monitoring/{hygiene.lua,rules.yml,prometheus.yml,dashboard.json}; do
     has "^-rw-r--r-- root/root .* \./usr/share/$file\$"
 done
-has 'changelog'
 ! grep -qE ' \./etc/' "$work/contents" || fail 'it has files under /etc'
 dpkg-deb --control "$package" "$work/control"
 for script in preinst postinst prerm postrm conffiles; do

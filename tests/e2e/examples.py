@@ -185,8 +185,10 @@ from sweep_async import verdicts
 async def main():
     client = redis.asyncio.Redis.from_url(sys.argv[1], decode_responses=True)
     async for change in verdicts(client):
-        print(change["verdict"], change["reason"])
-        return
+        # What was before may end only now.
+        if change["verdict"] == "workers_absent":
+            print(change["verdict"], change["reason"])
+            return
 asyncio.run(asyncio.wait_for(main(), 30))
 """
 
