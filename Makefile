@@ -70,7 +70,7 @@ monitoring: build $(NEWEST)/.ready ## Scrape a server with Debian's Prometheus; 
 # The program that makes it is compiled once, for some minutes.
 .PHONY: deb
 deb: build $(CARGO_DEB) ## Make and check target/debian/redis-hygiene_*.deb
-	@$(CARGO_DEB) deb --no-build --locked --quiet
+	@$(CARGO_DEB) deb --no-build --locked --strip --quiet
 	@tests/package.sh
 
 .PHONY: pictures

@@ -29,14 +29,13 @@ trap cleanup EXIT
 
 # --- What is in it ----------------------------------------------------------------
 dpkg-deb --contents "$package" >"$work/contents"
-has() { grep -qE "$1" "$work/contents" || fail "no $1 in $(cat "$work/contents")"; }
+has() { grep -qE "^$1 +(root/root|0/0) .* \.$2\$" "$work/contents" || fail "no $1 $2 in $(cat "$work/contents")"; }
 module=/usr/lib/redis/modules/libredis_hygiene.so
-has "^-rwxr-xr-x root/root .* \.$module\$"
-has "^lrwxrwxrwx root/root .* \./usr/local/lib/redis/modules/libredis_hygiene.so -> $module\$"
-has "^lrwxrwxrwx root/root .* \./usr/lib/valkey/libredis_hygiene.so -> $module\$"
+links=(/usr/local/lib/redis/modules/libredis_hygiene.so /usr/lib/valkey/libredis_hygiene.so)
+has -rwxr-xr-x $module
 for file in doc/redis-hygiene/{README.md,CHANGELOG.md,README.Debian,copyright,examples/hygiene.conf,examples/redis.conf} \
     redis-hygiene/monitoring/{hygiene.lua,rules.yml,prometheus.yml,dashboard.json}; do
-    has "^-rw-r--r-- root/root .* \./usr/share/$file\$"
+    has -rw-r--r-- "/usr/share/$file"
 done
 ! grep -qE ' \./etc/' "$work/contents" || fail 'it has files under /etc'
 dpkg-deb --control "$package" "$work/control"
@@ -61,6 +60,13 @@ else
 fi
 state=$(dpkg-query --admindir "$root/var/lib/dpkg" --show --showformat '${db:Status-Status}' redis-hygiene)
 [[ $state == installed ]] || fail "its state is $state"
+
+# Where the official images look: a file, readable and executable, as their entrypoints
+# ask.
+for link in "${links[@]}"; do
+    [[ -L $root$link && -f $root$link && -x $root$link ]] || fail "$link is no link to the module"
+    [[ $root$link -ef $root$module ]] || fail "$link leads to $(readlink "$root$link")"
+done
 
 # --- That the server takes it ---------------------------------------------------------
 # The sample as it is, but for the root; and the words of the service's ExecStart.
