@@ -13,9 +13,14 @@ from replies import tidy
 SUMS = ("scanned", "matched", "stamped", "cut", "deleted", "bytes_freed")
 
 
-def ask(cluster, *words, nodes=RedisCluster.PRIMARIES):
-    """A command's reply from each of the nodes, by `host:port`."""
+def ask(cluster, *words):
+    """A command's reply from each primary, by `host:port`."""
+    # The nodes themselves: with the flag PRIMARIES, redis-py 8 refuses a command
+    # without key that it does not know.
+    nodes = cluster.get_primaries()
     replies = cluster.execute_command(*words, target_nodes=nodes)
+    if len(nodes) == 1:
+        replies = {nodes[0].name: replies}
     return {node: tidy(reply) for node, reply in replies.items()}
 
 

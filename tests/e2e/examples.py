@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent.parent / "examples"))
 sys.dont_write_bytecode = True
 
 import redis  # noqa: E402
-from local_redis import MODULE, LocalRedis  # noqa: E402
+from local_redis import MODULE, LocalRedis, free_port  # noqa: E402
 from processes import EXAMPLES, Failure, exit_on_sigterm, spawn, wait_for, worker  # noqa: E402
 from stage import installed  # noqa: E402
 
@@ -78,10 +78,11 @@ options = dict(decode_responses=decode)
 if protocol == 3 or int(redis.__version__.split(".")[0]) >= 5:
     options["protocol"] = protocol
 client = with_dicts(redis.Redis.from_url(url, **options))
+MOVES = {"seconds", "by", "id", "used_memory_before", "used_memory_after"}
 def plain(value):
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()
-                if not name.endswith(("_ms", "_s")) and name not in ("seconds", "by", "id")}
+                if not name.endswith(("_ms", "_s")) and name not in MOVES}
     if isinstance(value, list):
         return [plain(inner) for inner in value]
     return value.decode() if isinstance(value, bytes) else value
@@ -92,7 +93,7 @@ print(json.dumps({
     "dryrun": ask("HYGIENE.FIXTTL", "DRYRUN"),
     "orphans": ask("HYGIENE.ORPHANS"),
     "jobs": ask("HYGIENE.JOBS")[:3],
-    "stats": sorted(client.execute_command("HYGIENE.STATS")),
+    "stats": sorted(name for name in client.execute_command("HYGIENE.STATS") if ":" not in name),
 }, sort_keys=True))
 """
 
@@ -109,7 +110,7 @@ def callbacks_answer_the_same_dicts_whatever_the_protocol(environment, server):
             client.execute_command("HYGIENE.SCAN")
             words = ["-c", REPLIES, server.url, str(protocol), decode]
             told[protocol, decode] = json.loads(run(environment, words))
-    first, *others = told.values()
+    first = told[2, "str"]
     check("workers is a dict", isinstance(first["beatstatus"]["workers"]["live"], int), first)
     check("bound is a list", first["beatstatus"]["workers"]["bound"] == [], first)
     check("tasks is a list", first["beatstatus"]["tasks"] == [], first)
@@ -121,8 +122,9 @@ def callbacks_answer_the_same_dicts_whatever_the_protocol(environment, server):
     check("the hash of unacked is a dict", first["orphans"]["unacked"][0]["messages"] == 1, first)
     check("a job's result is a dict", first["jobs"][0]["result"]["scanned"] > RESULTS, first)
     check("stats has fields", "verdict_code" in first["stats"], first["stats"])
-    for other in others:
-        check("the same from every protocol", other == first, (first, other))
+    for how, other in told.items():
+        unlike = {part: (first[part], other[part]) for part in first if first[part] != other[part]}
+        check(f"the same with {how}", not unlike, unlike)
 
 
 def health_tells_by_its_status_whether_a_worker_reads(environment, server):
@@ -220,7 +222,10 @@ def in_a_cluster_every_primary_answers(environment, _):
         nodes = []
         for name in ("one", "two"):
             node = LocalRedis(name, WATCHED)
-            node.options += ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+            # A node's bus has its port and 10,000.
+            while node.port > 55_000:
+                node.port = free_port()
+            node.options += ["--port", str(node.port), "--cluster-enabled", "yes"]
             nodes.append(stack.enter_context(node))
         one, two = (node.client() for node in nodes)
         one.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)

@@ -48,16 +48,19 @@ def every_figure_arrives(server, monitor):
         check(f"{file} names only what STATS tells", not unknown, unknown)
 
 
-def every_panel_has_data(monitor):
-    # redis.conf sets no maxmemory, and the panel then draws none.
-    empty = {"redis_memory_max_bytes{$} > 0"}
-    found = set()
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            expression = target["expr"]
-            if not monitor.query(monitor.in_panel(expression)):
-                found.add(expression.replace('job="$job", instance="$instance"', "$"))
-    check("every panel of the dashboard has data", found <= empty, found - empty)
+def every_panel_has_data(server, monitor):
+    stats = as_map(server.client().execute_command("HYGIENE.STATS"))
+    # Rates of queues, while the watch is young; redis.conf sets no maxmemory.
+    unknown = {f"hygiene_{name.partition(':')[0]}" for name, value in stats.items() if value == -1}
+    unknown.add("redis_memory_max_bytes")
+    empty = {
+        target["expr"]
+        for panel in DASHBOARD["panels"]
+        for target in panel["targets"]
+        if not any(name in target["expr"] for name in unknown)
+        and not monitor.query(monitor.in_panel(target["expr"]))
+    }
+    check("every panel of the dashboard has data", not empty, empty)
 
 
 def play(environment, server, monitor):
@@ -71,8 +74,14 @@ def play(environment, server, monitor):
         check("the leak is counted", leaked >= 50, leaked)
         every_figure_arrives(server, monitor)
         wait_for("a recorded rate", lambda: monitor.query("instance:hygiene_stamped:rate5m"))
-        every_panel_has_data(monitor)
-        check("nothing alerts while all is well", not monitor.alerts(), monitor.alerts())
+        every_panel_has_data(server, monitor)
+        # The leak is real: it may be pending.
+        early = {
+            name
+            for name, alert in monitor.alerts().items()
+            if alert["state"] == "firing" or not name.startswith("CeleryResults")
+        }
+        check("nothing else alerts while beat, worker and queues are well", not early, early)
 
         first.kill()
         begun = time.monotonic()
