@@ -50,6 +50,12 @@ pub struct Hook;
 
 impl OnWrite for Hook {
     fn written(ctx: Ctx<'_>, what: &Written<'_>) {
+        stats::timed(&stats::HOOK, || Self::hear(ctx, what));
+    }
+}
+
+impl Hook {
+    fn hear(ctx: Ctx<'_>, what: &Written<'_>) {
         match what.kind {
             kind::STRING => {
                 trigger::stored(ctx, what);
@@ -87,7 +93,7 @@ fn note_result(ctx: Ctx<'_>, what: &Written<'_>) {
         let name = what.key();
         current.names.task_result(name)
             && !current.names.exempt(name)
-            && (current.settings.enforce || observe::awaits(name))
+            && (current.settings.enforce || current.settings.observe)
     });
     if concerns_us == Some(true) {
         note(ctx, what);
@@ -167,6 +173,10 @@ impl Task for SameTurn {
 }
 
 fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
+    stats::timed(&stats::STAMP_RUNS, || stamp_each(ctx, keys));
+}
+
+fn stamp_each(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
     let flags = ctx.flags();
     if !flags.may_write() {
         return;
@@ -186,8 +196,8 @@ fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
             stamp(ctx, &current, name)
         };
         match stamped {
-            Some(Change::Stamp(_)) => stats::STAMPED_BY_HOOK.add(1),
-            Some(Change::Cut(_)) => stats::CUT_BY_HOOK.add(1),
+            Some(Change::Stamp(_)) => stats::stamped_by_hook(),
+            Some(Change::Cut(_)) => stats::cut_by_hook(),
             Some(Change::Delete) | None => {}
         }
     }
@@ -195,10 +205,19 @@ fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
 
 /// What the hook does to an open key, if it is a string, and the TTL it gives in ms.
 fn due(key: &Key<'_>, current: &Current) -> Option<(Change, i64)> {
-    if key.kind() != Some(KeyType::String) || !current.settings.enforce {
+    if key.kind() != Some(KeyType::String) {
         return None;
     }
-    match policy::enforce(key.ttl(), &current.settings)? {
+    let ttl = key.ttl();
+    if ttl.is_some() {
+        stats::WRITTEN_WITH_TTL.add(1);
+    } else {
+        stats::WRITTEN_WITHOUT_TTL.add(1);
+    }
+    if !current.settings.enforce {
+        return None;
+    }
+    match policy::enforce(ttl, &current.settings)? {
         change @ (Change::Stamp(ms) | Change::Cut(ms)) => Some((change, ms)),
         Change::Delete => None,
     }

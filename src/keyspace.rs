@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::server::context::now_ms;
 use crate::server::{Ctx, Str, call, key};
+use crate::stats;
 
 /// Set while a stamp of ours raises its own `expire` event.
 static STAMPING: AtomicBool = AtomicBool::new(false);
@@ -55,7 +56,7 @@ pub fn idle_times_are_kept(ctx: Ctx<'_>) -> bool {
 pub fn give_open_key_ttl(ctx: Ctx<'_>, key: key::Key<'_>, name: &Str, ttl_ms: i64) -> bool {
     let at_ms = now_ms().saturating_add(ttl_ms);
     let _stamping = Stamping::begin();
-    key::expire_open(ctx, key, name, at_ms, HEARD.load(Relaxed))
+    counted(key::expire_open(ctx, key, name, at_ms, HEARD.load(Relaxed)))
 }
 
 /// Gives the key a TTL in ms from now, on replicas and in the AOF too. In a
@@ -64,5 +65,17 @@ pub fn give_open_key_ttl(ctx: Ctx<'_>, key: key::Key<'_>, name: &Str, ttl_ms: i6
 pub fn give_ttl(ctx: Ctx<'_>, name: &Str, ttl_ms: i64, cluster: bool) -> bool {
     let at_ms = now_ms().saturating_add(ttl_ms);
     let _stamping = Stamping::begin();
-    key::expire_at(ctx, name, at_ms, cluster, HEARD.load(Relaxed))
+    counted(key::expire_at(
+        ctx,
+        name,
+        at_ms,
+        cluster,
+        HEARD.load(Relaxed),
+    ))
+}
+
+/// Counts a TTL that the server refused.
+fn counted(given: bool) -> bool {
+    stats::REFUSED_TTLS.add(u64::from(!given));
+    given
 }

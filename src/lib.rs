@@ -22,6 +22,7 @@ pub mod settings;
 pub mod stats;
 pub mod sweep;
 pub mod trigger;
+pub mod verdict;
 
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
@@ -42,18 +43,21 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     settings::replace(settings::from_arguments(args)?);
     server::config::register::<settings::Live>(ctx)?;
 
+    server::command::add_category(ctx);
     register::<commands::scan::Scan>(ctx)?;
     register::<commands::fixttl::FixTtl>(ctx)?;
     register::<commands::beatstatus::BeatStatus>(ctx)?;
     register::<commands::doctor::Doctor>(ctx)?;
     register::<commands::keys::Keys>(ctx)?;
     register::<commands::orphans::Orphans>(ctx)?;
+    register::<commands::stats::Stats>(ctx)?;
     register::<commands::jobs::Jobs>(ctx)?;
     register::<commands::jobs::Cancel>(ctx)?;
     register::<commands::trigger::Trigger>(ctx)?;
     register::<commands::config::Config>(ctx)?;
     register::<commands::help::Help>(ctx)?;
     server::info::register::<stats::Info>(ctx);
+    stats::begin();
 
     let server = server::load::Server::at(ctx);
     let kinds = if server.generic_events_are_safe() {
@@ -82,6 +86,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     background::forget();
     known::forget();
     last::forget();
+    verdict::forget();
     server::config::forget();
     Ok(())
 }
@@ -97,6 +102,7 @@ impl OnTurn for Life {
                 hook::settle(ctx);
                 observe::state::round(ctx);
                 background::round(ctx);
+                verdict::round(ctx);
             }
             Turn::LoadEnded => {
                 engine::restart_all();

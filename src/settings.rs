@@ -32,6 +32,11 @@ pub fn with<R>(look: impl FnOnce(&Current) -> R) -> Option<R> {
     CURRENT.get().as_ref().map(look)
 }
 
+/// The same where the server may call at any point, as from its crash report.
+pub fn try_with<R>(look: impl FnOnce(&Current) -> R) -> Option<R> {
+    CURRENT.try_get()?.as_ref().map(look)
+}
+
 /// A snapshot of the values in force.
 #[must_use]
 pub fn now() -> Current {

@@ -446,6 +446,7 @@ async fn a_server_whose_tips_a_module_may_set_tells_how_to_ask_all_nodes() {
             ("HYGIENE.ORPHANS", "request_policy:all_shards"),
             ("HYGIENE.BEATSTATUS", "request_policy:all_shards"),
             ("HYGIENE.DOCTOR", "request_policy:all_shards"),
+            ("HYGIENE.STATS", "request_policy:all_shards"),
             ("HYGIENE.KEYS", "request_policy:special"),
             ("HYGIENE.JOBS", "request_policy:all_nodes"),
             ("HYGIENE.CONFIG", "request_policy:all_nodes"),

@@ -301,6 +301,7 @@ async fn every_setting_has_the_default_of_the_contract() {
             ("cpu-percent", "25"),
             ("expected-tasks", ""),
             ("maintenance-queues", "maintenance"),
+            ("verdict-interval", "10s"),
         ];
         for (name, expected) in words {
             assert_eq!(setting(&mut conn, name).await, expected, "{name}");
@@ -335,6 +336,7 @@ async fn help_lists_every_command_and_the_server_documents_them() {
             "HYGIENE.JOBS",
             "HYGIENE.KEYS",
             "HYGIENE.ORPHANS",
+            "HYGIENE.STATS",
         ] {
             let word = name.trim_start_matches("HYGIENE.");
             assert!(help.contains(word), "{word} in {help}");

@@ -29,6 +29,7 @@ mod orphans; // what Celery left behind: found, purged, put back
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sentinel; // a failover by Sentinel
+mod stats; // flat numbers for monitors, what is published, how commands are documented
 mod sweeps; // sweeps by themselves, several at once, their list, their rights
 mod topology; // several replicas, however they were synced; roles that change
 mod trigger; // a task published from inside, and what became of it

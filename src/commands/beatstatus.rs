@@ -7,6 +7,7 @@ use super::{once, unknown_option, user};
 use crate::core::args::Args;
 use crate::core::beat::{self, Assessment};
 use crate::core::reply::Reply;
+use crate::core::syntax::Arg;
 use crate::evidence;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
@@ -30,6 +31,7 @@ impl Command for BeatStatus {
     const COMPLEXITY: &'static CStr =
         c"O(N) of queues, clients and messages looked at, each bounded";
     const ARITY: c_int = -1;
+    const ARGS: &'static [Arg] = &[Arg::token(c"verbose", c"VERBOSE").optional()];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let verbose = match options(args) {

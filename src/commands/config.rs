@@ -7,6 +7,7 @@ use crate::core::args::quoted;
 use crate::core::glob::Glob;
 use crate::core::reply::Reply;
 use crate::core::settings::{SETTINGS, Settings};
+use crate::core::syntax::Arg;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::settings;
@@ -24,6 +25,15 @@ impl Command for Config {
     const SUMMARY: &'static CStr = c"Shows or changes the module's settings";
     const COMPLEXITY: &'static CStr = c"O(N), N being the number of settings";
     const ARITY: c_int = -3;
+    const ARGS: &'static [Arg] = &[Arg::one_of(
+        c"action",
+        &[
+            Arg::pattern(c"glob").after(c"GET").multiple(),
+            Arg::block(c"settings", &[Arg::text(c"name"), Arg::text(c"value")])
+                .after(c"SET")
+                .multiple(),
+        ],
+    )];
 
     fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let Some((verb, rest)) = args.split_first() else {

@@ -21,6 +21,7 @@ impl Command for Doctor {
         c"Tells in words whether periodic work happens, what is wrong, and what to type next";
     const COMPLEXITY: &'static CStr = beatstatus::BeatStatus::COMPLEXITY;
     const ARITY: c_int = 1;
+    const SINCE: &'static CStr = c"0.2.0";
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         if !args.is_empty() {

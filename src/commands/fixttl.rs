@@ -8,6 +8,7 @@ use crate::core::glob::Glob;
 use crate::core::keys::Class;
 use crate::core::policy::Plan;
 use crate::core::settings::{Basis, Settings};
+use crate::core::syntax::{ASYNC, Arg, DATABASES, DRYRUN, LIMIT, MATCH};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::server::context::now_ms;
@@ -140,6 +141,18 @@ impl Command for FixTtl {
         c"Gives task results without TTL one and deletes finished ones that are too old";
     const COMPLEXITY: &'static CStr = c"O(N) in slices, N being the number of keys";
     const ARITY: c_int = -1;
+    const ARGS: &'static [Arg] = &[
+        Arg::text(c"ttl").after(c"TTL").optional(),
+        Arg::text(c"percent").after(c"JITTER").optional(),
+        Arg::token(c"fromdone", c"FROMDONE").optional(),
+        Arg::text(c"max-age").after(c"MAXAGE").optional(),
+        Arg::text(c"class").after(c"CLASS").optional().multiple(),
+        MATCH,
+        DATABASES,
+        LIMIT,
+        DRYRUN,
+        ASYNC,
+    ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let options = match Options::parse(ctx, args) {
@@ -156,6 +169,7 @@ impl Command for FixTtl {
             limit: options.limit.unwrap_or(0),
             dry_run: options.dry_run.is_some(),
             learn: !current.settings.expected_tasks.is_empty(),
+            background: false,
         };
         let seed = now_ms().unsigned_abs() ^ ctx.client_id().rotate_left(32);
         engine::start_for_client(

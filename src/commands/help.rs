@@ -31,6 +31,8 @@ const LINES: &[&str] = &[
     "    reply_queue, event_queue, binding or chord remains.",
     "HYGIENE.SCAN [DB n | ALLDBS] [PREFIX p] [MATCH glob] [MEMORY EXACT|SAMPLE|OFF] [TOP n] [ASYNC]",
     "    Counts what lies in the databases, by class; changes nothing.",
+    "HYGIENE.STATS [FIELD name | RESET]",
+    "    Flat numbers for a monitor, or one of them; RESET sets the counters back.",
     "HYGIENE.TRIGGER task [QUEUE q] [ARGS json] [KWARGS json] [TIMEOUT d] [DB n]",
     "    Publishes a task, waits for its result, and tells which link did not move.",
     "HYGIENE.HELP",

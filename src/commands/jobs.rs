@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int};
 
 use crate::core::args::Args;
 use crate::core::reply::Reply;
+use crate::core::syntax::Arg;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::sweep::engine;
@@ -40,6 +41,7 @@ impl Command for Cancel {
     const SUMMARY: &'static CStr = c"Stops a scan or a sweep";
     const COMPLEXITY: &'static CStr = c"O(1)";
     const ARITY: c_int = 2;
+    const ARGS: &'static [Arg] = &[Arg::integer(c"id")];
 
     fn run(_ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         if args.len() != 1 {

@@ -9,6 +9,7 @@ use crate::core::glob::Glob;
 use crate::core::keys::Class;
 use crate::core::policy::Ttl;
 use crate::core::reply::Reply;
+use crate::core::syntax::{Arg, MATCH, OLDERTHAN};
 use crate::keyspace;
 use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
@@ -129,6 +130,23 @@ impl Command for Keys {
     const COMPLEXITY: &'static CStr =
         c"O(1) for each call, O(N) for a whole round, N being the number of keys";
     const ARITY: c_int = -2;
+    const SINCE: &'static CStr = c"0.2.0";
+    const ARGS: &'static [Arg] = &[
+        Arg::integer(c"cursor"),
+        Arg::text(c"class").after(c"CLASS").optional(),
+        Arg::one_of(
+            c"ttl",
+            &[
+                Arg::token(c"nottl", c"NOTTL"),
+                Arg::text(c"below").after(c"TTLBELOW"),
+                Arg::text(c"above").after(c"TTLABOVE"),
+            ],
+        )
+        .optional(),
+        OLDERTHAN,
+        MATCH,
+        Arg::integer(c"count").after(c"COUNT").optional(),
+    ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         if args.is_empty() {

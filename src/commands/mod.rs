@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod keys;
 pub mod orphans;
 pub mod scan;
+pub mod stats;
 pub mod trigger;
 
 use crate::core::args::Args;

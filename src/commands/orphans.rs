@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_int};
 use super::{caller, once, unknown_option, user};
 use crate::core::args::Args;
 use crate::core::orphans::{Action, Ages, Kind, NAMES};
+use crate::core::syntax::{ASYNC, Arg, DRYRUN, LIMIT, OLDERTHAN};
 use crate::keyspace;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
@@ -75,6 +76,21 @@ impl Command for Orphans {
     const COMPLEXITY: &'static CStr =
         c"O(N) in slices, N being the number of keys and of unacknowledged messages";
     const ARITY: c_int = -1;
+    const SINCE: &'static CStr = c"0.2.0";
+    const ARGS: &'static [Arg] = &[
+        Arg::one_of(
+            c"action",
+            &[
+                Arg::token(c"requeue", c"REQUEUE"),
+                Arg::text(c"class").after(c"PURGE"),
+            ],
+        )
+        .optional(),
+        OLDERTHAN,
+        LIMIT,
+        DRYRUN,
+        ASYNC,
+    ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let current = settings::now();

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_int};
 use super::{caller, database, once, unknown_option, user};
 use crate::core::args::{Args, quoted};
 use crate::core::glob::Glob;
+use crate::core::syntax::{ASYNC, Arg, DATABASES, MATCH};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::settings;
@@ -89,6 +90,23 @@ impl Command for Scan {
         c"Counts what lies in the databases by class, and says what is wrong";
     const COMPLEXITY: &'static CStr = c"O(N) in slices, N being the number of keys";
     const ARITY: c_int = -1;
+    const ARGS: &'static [Arg] = &[
+        DATABASES,
+        Arg::text(c"prefix").after(c"PREFIX").optional(),
+        MATCH,
+        Arg::one_of(
+            c"memory",
+            &[
+                Arg::token(c"exact", c"EXACT"),
+                Arg::token(c"sample", c"SAMPLE"),
+                Arg::token(c"off", c"OFF"),
+            ],
+        )
+        .after(c"MEMORY")
+        .optional(),
+        Arg::integer(c"top").after(c"TOP").optional(),
+        ASYNC,
+    ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let options = match Options::parse(ctx, args) {

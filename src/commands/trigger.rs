@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{database, once, unknown_option, user};
 use crate::core::args::{Args, quoted};
 use crate::core::celery::message::{self, MAX_ARGUMENTS};
+use crate::core::syntax::{Arg, DATABASE};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::sweep::Scope;
@@ -114,6 +115,15 @@ impl Command for Trigger {
     const COMPLEXITY: &'static CStr =
         c"As HYGIENE.BEATSTATUS to find the queue, then O(1) bounded looks while it waits";
     const ARITY: c_int = -2;
+    const SINCE: &'static CStr = c"0.2.0";
+    const ARGS: &'static [Arg] = &[
+        Arg::text(c"task"),
+        Arg::text(c"queue").after(c"QUEUE").optional(),
+        Arg::text(c"json-array").after(c"ARGS").optional(),
+        Arg::text(c"json-object").after(c"KWARGS").optional(),
+        Arg::text(c"timeout").after(c"TIMEOUT").optional(),
+        DATABASE,
+    ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
         let Some((task, words)) = args.split_first() else {

@@ -8,6 +8,8 @@
 pub mod args;
 pub mod beat;
 pub mod celery;
+pub mod events;
+pub mod figures;
 pub mod glob;
 pub mod keys;
 pub mod orphans;
@@ -16,6 +18,7 @@ pub mod policy;
 pub mod reply;
 pub mod settings;
 pub mod span;
+pub mod syntax;
 pub mod systems;
 pub mod tally;
 pub mod trigger;

@@ -40,6 +40,21 @@ impl Reply {
         Self::Int(i64::try_from(n).unwrap_or(i64::MAX))
     }
 
+    /// The integer in that field of a map.
+    #[must_use]
+    pub fn int(&self, field: &str) -> Option<i64> {
+        let Self::Map(fields) = self else {
+            return None;
+        };
+        fields
+            .iter()
+            .find(|(name, _)| name.as_ref() == field.as_bytes())
+            .and_then(|(_, value)| match value {
+                Self::Int(n) => Some(*n),
+                _ => None,
+            })
+    }
+
     /// A map whose field names are known at compile time.
     #[must_use]
     pub fn map<const N: usize>(fields: [(&'static str, Reply); N]) -> Self {

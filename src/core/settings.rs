@@ -62,6 +62,8 @@ pub struct Settings {
     pub visibility_timeout_ms: i64,
     /// Whether the traffic of queues is watched.
     pub observe: bool,
+    /// How often the verdict is looked for, in ms; 0 is off.
+    pub verdict_interval_ms: i64,
     /// The hash in database 0 that holds what was observed; empty for none.
     pub state_key: Vec<u8>,
     result_keys: Vec<Glob>,
@@ -88,6 +90,7 @@ impl Default for Settings {
             maintenance_queues: Vec::new(),
             visibility_timeout_ms: 0,
             observe: false,
+            verdict_interval_ms: 0,
             state_key: Vec::new(),
             result_keys: Vec::new(),
             exempt_keys: Vec::new(),
@@ -408,6 +411,13 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "watch the traffic of queues for BEATSTATUS",
         read: |s, v| yes_no(v).map(|on| s.observe = on),
         show: |s| show_yes_no(s.observe),
+    },
+    Setting {
+        name: "verdict-interval",
+        default: "10s",
+        meaning: "how often the verdict is looked for, for STATS and hygiene:events; 0 is off",
+        read: |s, v| span_of(v, 0).map(|ms| s.verdict_interval_ms = ms),
+        show: |s| show_span(s.verdict_interval_ms),
     },
     Setting {
         name: "state-key",

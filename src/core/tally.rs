@@ -322,6 +322,14 @@ impl Tally {
             .collect()
     }
 
+    /// Task results, and those of them without TTL.
+    #[must_use]
+    pub fn results(&self) -> (u64, u64) {
+        self.classes
+            .get(&Class::TaskResult)
+            .map_or((0, 0), |tally| (tally.keys, tally.no_ttl))
+    }
+
     /// The `classes` of the reply, the heaviest first.
     #[must_use]
     pub fn classes(&self, now_ms: i64) -> Reply {

@@ -4,6 +4,9 @@
 //! names, the settings, the routing tables, and what sweeps and events have
 //! taught [`known`]. However much lies there, a call looks at no more than the
 //! bounds in these files allow, and says what it left out.
+//!
+//! A look is a chain of small steps. BEATSTATUS takes them all at once; the module's
+//! own look for the verdict takes a few at a time ([`Paused`]).
 
 pub mod look;
 mod queues;
@@ -12,7 +15,7 @@ mod sightings;
 mod unacked;
 mod workers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, btree_set::IntoIter};
 use std::rc::Rc;
 
 use crate::core::beat::{Evidence, Expected, Finish, Heard};
@@ -21,6 +24,7 @@ use crate::core::settings::Settings;
 use crate::known::{self, Place};
 use crate::observe;
 use crate::server::Ctx;
+use crate::server::context::now_ms;
 use crate::settings;
 use look::Look;
 use sightings::Sightings;
@@ -76,33 +80,179 @@ struct Gathering<'a> {
     other_transport: bool,
     /// What may still be copied of messages.
     message_bytes: u64,
+    stage: Stage,
+}
+
+/// What is to be done next.
+#[derive(Default)]
+enum Stage {
+    /// These may hold unacknowledged messages.
+    Unacked(IntoIter<Place>),
+    /// These may be schedules of RedBeat's; so many bytes may be copied of entries.
+    RedBeat(IntoIter<Place>, u64),
+    Queues(queues::Work),
+    Workers,
+    #[default]
+    Done,
+}
+
+impl<'a> Gathering<'a> {
+    /// The look has found where to look, and looked at nothing yet.
+    fn begin(ctx: Ctx<'a>, user: Option<&[u8]>, now_ms: i64) -> Self {
+        let current = settings::now();
+        let places = places(ctx, current.names.prefixes());
+        let mut gathering = Self {
+            look: Look::new(ctx, user),
+            now_ms,
+            places,
+            evidence: Evidence {
+                visibility_timeout_ms: current.settings.visibility_timeout_ms,
+                expected: expected(&current.settings),
+                results: results(),
+                ..Evidence::default()
+            },
+            settings: current.settings,
+            sightings: Sightings::default(),
+            broker_dbs: BTreeSet::new(),
+            other_transport: false,
+            message_bytes: MESSAGE_BYTES,
+            stage: Stage::Done,
+        };
+        gathering.stage = Stage::Unacked(gathering.unacked_places().into_iter());
+        gathering
+    }
+
+    /// Takes one step; `false` if there is none left.
+    fn step(&mut self) -> bool {
+        self.stage = match std::mem::take(&mut self.stage) {
+            Stage::Unacked(mut places) => match places.next() {
+                Some((db, name)) => {
+                    self.unacked_of(db, &name);
+                    Stage::Unacked(places)
+                }
+                None => {
+                    let places = self.redbeat_places().into_iter();
+                    Stage::RedBeat(places, redbeat::ENTRY_BYTES)
+                }
+            },
+            Stage::RedBeat(mut places, mut bytes) => match places.next() {
+                Some((db, name)) => {
+                    self.redbeat_of(db, &name, &mut bytes);
+                    Stage::RedBeat(places, bytes)
+                }
+                None => Stage::Queues(self.queues()),
+            },
+            Stage::Queues(work) => match self.queue_step(work) {
+                Some(work) => Stage::Queues(work),
+                None => Stage::Workers,
+            },
+            Stage::Workers => {
+                self.workers();
+                Stage::Done
+            }
+            Stage::Done => return false,
+        };
+        true
+    }
+
+    fn finish(self) -> Gathered {
+        let mut evidence = self.evidence;
+        evidence.celery_seen |= !self.broker_dbs.is_empty();
+        evidence.sightings = self.sightings.into_list();
+        Gathered {
+            evidence,
+            skipped_noperm: self.look.hidden(),
+        }
+    }
+}
+
+/// A look for the module itself, with nobody's rights, between two of its slices. It
+/// is for a primary, which has no need of what its primary heard.
+pub struct Paused {
+    settings: Rc<Settings>,
+    now_ms: i64,
+    places: Places,
+    evidence: Evidence,
+    sightings: Sightings,
+    broker_dbs: BTreeSet<i32>,
+    other_transport: bool,
+    message_bytes: u64,
+    stage: Stage,
+}
+
+impl Paused {
+    /// A look that begins now.
+    pub fn begin(ctx: Ctx<'_>, now_ms: i64) -> Self {
+        let _home = ctx.home();
+        Self::of(Gathering::begin(ctx, None, now_ms))
+    }
+
+    fn of(gathering: Gathering<'_>) -> Self {
+        let Gathering {
+            look: _,
+            settings,
+            now_ms,
+            places,
+            evidence,
+            sightings,
+            broker_dbs,
+            other_transport,
+            message_bytes,
+            stage,
+        } = gathering;
+        Self {
+            settings,
+            now_ms,
+            places,
+            evidence,
+            sightings,
+            broker_dbs,
+            other_transport,
+            message_bytes,
+            stage,
+        }
+    }
+
+    /// Goes on until it is `enough`. What was found if that was all, else the rest of
+    /// the look.
+    ///
+    /// # Errors
+    /// There is more to do.
+    pub fn go_on(
+        self,
+        ctx: Ctx<'_>,
+        mut enough: impl FnMut() -> bool,
+    ) -> Result<Evidence, Box<Self>> {
+        let _home = ctx.home();
+        let mut gathering = Gathering {
+            look: Look::new(ctx, None),
+            settings: self.settings,
+            now_ms: self.now_ms,
+            places: self.places,
+            evidence: self.evidence,
+            sightings: self.sightings,
+            broker_dbs: self.broker_dbs,
+            other_transport: self.other_transport,
+            message_bytes: self.message_bytes,
+            stage: self.stage,
+        };
+        while gathering.step() {
+            if enough() {
+                return Err(Box::new(Self::of(gathering)));
+            }
+        }
+        // What passed meanwhile is heard too.
+        gathering.evidence.heard = heard(&gathering.look, now_ms());
+        Ok(gathering.finish().evidence)
+    }
 }
 
 /// Looks at what the caller may see. The client's database is what it was
 /// afterwards, whatever happens.
 pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
     let _home = ctx.home();
-    let current = settings::now();
-    let places = places(ctx, current.names.prefixes());
-    let look = Look::new(ctx, user);
-    let heard = heard(&look, now_ms);
-    let mut gathering = Gathering {
-        look,
-        now_ms,
-        places,
-        evidence: Evidence {
-            visibility_timeout_ms: current.settings.visibility_timeout_ms,
-            expected: expected(&current.settings),
-            results: results(),
-            heard,
-            ..Evidence::default()
-        },
-        settings: current.settings,
-        sightings: Sightings::default(),
-        broker_dbs: BTreeSet::new(),
-        other_transport: false,
-        message_bytes: MESSAGE_BYTES,
-    };
+    let mut gathering = Gathering::begin(ctx, user, now_ms);
+    gathering.evidence.heard = heard(&gathering.look, now_ms);
     if gathering.evidence.heard.since_ms.is_some() && !ctx.flags().primary() {
         gathering.evidence.left_out.push(
             "this is a replica: its primary watches the queues and tells what it saw up to 10 s later, so silence shows there only".to_owned(),
@@ -114,18 +264,8 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
             gathering.places.left_out
         ));
     }
-    gathering.unacked();
-    gathering.redbeat();
-    gathering.queues();
-    gathering.workers();
-
-    let mut evidence = gathering.evidence;
-    evidence.celery_seen |= !gathering.broker_dbs.is_empty();
-    evidence.sightings = gathering.sightings.into_list();
-    Gathered {
-        evidence,
-        skipped_noperm: gathering.look.hidden(),
-    }
+    while gathering.step() {}
+    gathering.finish()
 }
 
 /// What was heard of queues and locks that the caller may look at: what passed

@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Enumerate;
+use std::vec::IntoIter;
 
 use super::look::Shown;
 use super::{Broker, Gathering, number};
@@ -52,7 +54,7 @@ const SMALL_LIST: u64 = 1024 * 1024;
 const LONGEST_MEAN: u64 = 16 * 1024;
 
 /// A queue that may be there.
-struct Candidate {
+pub(super) struct Candidate {
     db: i32,
     /// Its first list's name.
     name: Vec<u8>,
@@ -68,7 +70,7 @@ struct Candidate {
 }
 
 /// A queue that is there.
-struct Present {
+pub(super) struct Present {
     candidate: Candidate,
     lists: Vec<(u8, Shown)>,
     length: u64,
@@ -122,9 +124,31 @@ impl Candidates {
     }
 }
 
+/// What is to be done about queues, after what was done.
+pub(super) enum Work {
+    /// To read these routing tables.
+    Tables {
+        names: IntoIter<(i32, Vec<u8>)>,
+        seen: BTreeSet<(i32, Vec<u8>)>,
+        read: usize,
+        routes: Routes,
+    },
+    /// To ask for the lengths of these, in order of weight.
+    Lengths {
+        candidates: Enumerate<IntoIter<Candidate>>,
+        present: Vec<Present>,
+    },
+    /// To read messages of these. `left` are the queues that still want to be read.
+    Messages {
+        present: IntoIter<Present>,
+        left: u64,
+        nodes: u64,
+    },
+}
+
 /// What the tables say.
 #[derive(Default)]
-struct Routes {
+pub(super) struct Routes {
     /// Queues that a table names.
     queues: BTreeSet<(Broker, Vec<u8>)>,
     /// Separators other than the default.
@@ -139,9 +163,71 @@ impl Routes {
 }
 
 impl Gathering<'_> {
-    /// Finds the queues, their lengths, and what lies at their ends.
-    pub(super) fn queues(&mut self) {
-        let routes = self.routes();
+    /// What is to be done about queues: to find them, their lengths, and what lies at
+    /// their ends.
+    pub(super) fn queues(&mut self) -> Work {
+        Work::Tables {
+            names: self.table_names().into_iter(),
+            seen: BTreeSet::new(),
+            read: 0,
+            routes: Routes::default(),
+        }
+    }
+
+    /// Takes one step; `None` if that was the last.
+    pub(super) fn queue_step(&mut self, work: Work) -> Option<Work> {
+        match work {
+            Work::Tables {
+                mut names,
+                mut seen,
+                mut read,
+                mut routes,
+            } => {
+                let Some((db, name)) = names.next() else {
+                    return Some(self.measure_all(routes));
+                };
+                if seen.insert((db, name.clone())) {
+                    self.route(db, &name, &mut read, &mut routes);
+                }
+                Some(Work::Tables {
+                    names,
+                    seen,
+                    read,
+                    routes,
+                })
+            }
+            Work::Lengths {
+                mut candidates,
+                mut present,
+            } => {
+                let Some((rank, candidate)) = candidates.next() else {
+                    return Some(self.read_all(present));
+                };
+                present.extend(self.measure(candidate, rank < MOST_IN_FULL));
+                Some(Work::Lengths {
+                    candidates,
+                    present,
+                })
+            }
+            Work::Messages {
+                mut present,
+                mut left,
+                nodes,
+            } => {
+                let queue = present.next()?;
+                let holds_some = queue.length > 0;
+                self.queue(queue, left, nodes);
+                left = left.saturating_sub(u64::from(holds_some));
+                Some(Work::Messages {
+                    present,
+                    left,
+                    nodes,
+                })
+            }
+        }
+    }
+
+    fn measure_all(&mut self, routes: Routes) -> Work {
         let candidates = self.candidates(&routes);
         if candidates.left_out > 0 {
             self.evidence.left_out.push(format!(
@@ -150,10 +236,14 @@ impl Gathering<'_> {
                 candidates.left_out
             ));
         }
-        let mut present = Vec::new();
-        for (rank, candidate) in candidates.all.into_iter().enumerate() {
-            present.extend(self.measure(candidate, rank < MOST_IN_FULL));
+        self.evidence.workers.bound = routes.workers.into_iter().collect();
+        Work::Lengths {
+            candidates: candidates.all.into_iter().enumerate(),
+            present: Vec::new(),
         }
+    }
+
+    fn read_all(&mut self, mut present: Vec<Present>) -> Work {
         present.sort_by_key(|queue| (!queue.candidate.maintenance, Reverse(queue.length)));
         let waiting = present.iter().filter(|queue| queue.length > 0).count();
         if waiting > MOST_IN_FULL {
@@ -165,28 +255,23 @@ impl Gathering<'_> {
             .iter()
             .take(MOST_IN_FULL)
             .fold(0, |sum, queue| sum + queue.lists.len() as u64);
-        let nodes = (ALL_NODES / lists.max(1)).clamp(u64::from(FEW_NODES), MOST_NODES);
-        // Only those that hold something want a share of what may be copied.
-        let mut left = waiting.min(MOST_IN_FULL) as u64;
-        for queue in present {
-            let holds_some = queue.length > 0;
-            self.queue(queue, left, nodes);
-            left = left.saturating_sub(u64::from(holds_some));
+        Work::Messages {
+            nodes: (ALL_NODES / lists.max(1)).clamp(u64::from(FEW_NODES), MOST_NODES),
+            // Only those that hold something want a share of what may be copied.
+            left: waiting.min(MOST_IN_FULL) as u64,
+            present: present.into_iter(),
         }
-        self.evidence.workers.bound = routes.workers.into_iter().collect();
     }
 
-    /// Reads the routing tables: those of default names and those that are known.
-    fn routes(&mut self) -> Routes {
+    /// Routing tables: those of default names and those that are known.
+    fn table_names(&mut self) -> Vec<(i32, Vec<u8>)> {
         let mut names: Vec<(i32, Vec<u8>)> = Vec::new();
-        let brokers = self.places.brokers.clone();
-        let settings = std::rc::Rc::clone(&self.settings);
         let exchanges: Vec<&[u8]> = [b"celery".as_slice(), b"celery.pidbox"]
             .into_iter()
-            .chain(settings.maintenance_queues.iter().map(Vec::as_slice))
+            .chain(self.settings.maintenance_queues.iter().map(Vec::as_slice))
             .chain([b"celeryev".as_slice(), b"reply.celery.pidbox"])
             .collect();
-        for (db, prefix) in &brokers {
+        for (db, prefix) in &self.places.brokers {
             for exchange in &exchanges {
                 names.push((
                     *db,
@@ -195,38 +280,33 @@ impl Gathering<'_> {
             }
         }
         names.append(&mut self.places.tables);
+        names
+    }
 
-        let mut routes = Routes::default();
-        let (mut seen, mut read) = (BTreeSet::new(), 0);
-        for (db, name) in names {
-            let Some(table) = binding::binding_key(&name).filter(|t| t.table == Table::Bindings)
-            else {
-                continue;
-            };
-            if !seen.insert((db, name.clone())) {
-                continue;
+    /// Reads a routing table, unless as many as are allowed have been `read`.
+    fn route(&mut self, db: i32, name: &[u8], read: &mut usize, routes: &mut Routes) {
+        let Some(table) = binding::binding_key(name).filter(|t| t.table == Table::Bindings) else {
+            return;
+        };
+        let broker = (db, table.prefix.to_vec());
+        if *read >= MOST_TABLES {
+            // Celery names an exchange after its queue.
+            if is_work(table.exchange) {
+                routes.queues.insert((broker, table.exchange.to_vec()));
             }
-            let broker = (db, table.prefix.to_vec());
-            if read >= MOST_TABLES {
-                // Celery names an exchange after its queue.
-                if is_work(table.exchange) {
-                    routes.queues.insert((broker, table.exchange.to_vec()));
-                }
-                continue;
-            }
-            let Some(shown) = self.look.key(db, &name) else {
-                continue;
-            };
-            read += 1;
-            self.broker_dbs.insert(db);
-            self.other_transport |= shown.kind == KeyType::Zset;
-            known::seen(db, &name, Class::Binding, shown.kind);
-            // Their members are monitors and askers, however many.
-            if table.exchange != b"celeryev" && !table.exchange.starts_with(b"reply.") {
-                self.table(&shown, broker, &mut routes);
-            }
+            return;
         }
-        routes
+        let Some(shown) = self.look.key(db, name) else {
+            return;
+        };
+        *read += 1;
+        self.broker_dbs.insert(db);
+        self.other_transport |= shown.kind == KeyType::Zset;
+        known::seen(db, name, Class::Binding, shown.kind);
+        // Their members are monitors and askers, however many.
+        if table.exchange != b"celeryev" && !table.exchange.starts_with(b"reply.") {
+            self.table(&shown, broker, routes);
+        }
     }
 
     fn table(&mut self, table: &Shown, broker: Broker, routes: &mut Routes) {

@@ -51,12 +51,12 @@ impl Bound {
     }
 }
 
-/// Bytes of entries copied in one call.
-const ENTRY_BYTES: u64 = 512 * 1024;
+/// Bytes of entries copied in one look.
+pub(super) const ENTRY_BYTES: u64 = 512 * 1024;
 
 impl Gathering<'_> {
-    /// Looks for RedBeat behind every prefix, and where a schedule was seen.
-    pub(super) fn redbeat(&mut self) {
+    /// Where RedBeat may be: behind every prefix, and where a schedule was seen.
+    pub(super) fn redbeat_places(&mut self) -> BTreeSet<(i32, Vec<u8>)> {
         let mut places: BTreeSet<(i32, Vec<u8>)> = self
             .places
             .brokers
@@ -64,13 +64,10 @@ impl Gathering<'_> {
             .map(|(db, prefix)| (*db, [prefix.as_slice(), b"redbeat::schedule"].concat()))
             .collect();
         places.extend(std::mem::take(&mut self.places.schedules));
-        let mut bytes = ENTRY_BYTES;
-        for (db, name) in places {
-            self.redbeat_of(db, &name, &mut bytes);
-        }
+        places
     }
 
-    fn redbeat_of(&mut self, db: i32, name: &[u8], bytes: &mut u64) {
+    pub(super) fn redbeat_of(&mut self, db: i32, name: &[u8], bytes: &mut u64) {
         let Some(stem) = name.strip_suffix(b"schedule") else {
             return;
         };

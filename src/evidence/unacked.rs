@@ -21,8 +21,8 @@ const LONGEST_MESSAGE: u64 = 256 * 1024;
 const LEFT_TO_QUEUES: u64 = 384 * 1024;
 
 impl Gathering<'_> {
-    /// Looks for `unacked` behind every prefix, and where one was seen.
-    pub(super) fn unacked(&mut self) {
+    /// Where `unacked` may be: behind every prefix, and where one was seen.
+    pub(super) fn unacked_places(&mut self) -> BTreeSet<(i32, Vec<u8>)> {
         let mut places: BTreeSet<(i32, Vec<u8>)> = self
             .places
             .brokers
@@ -30,12 +30,10 @@ impl Gathering<'_> {
             .map(|(db, prefix)| (*db, [prefix.as_slice(), b"unacked"].concat()))
             .collect();
         places.extend(std::mem::take(&mut self.places.unacked));
-        for (db, name) in places {
-            self.unacked_of(db, &name);
-        }
+        places
     }
 
-    fn unacked_of(&mut self, db: i32, name: &[u8]) {
+    pub(super) fn unacked_of(&mut self, db: i32, name: &[u8]) {
         let hash = self
             .look
             .key(db, name)

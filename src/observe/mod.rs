@@ -18,7 +18,7 @@ use crate::known;
 use crate::server::context::now_ms;
 use crate::server::events::Written;
 use crate::server::{Ctx, MainCell};
-use crate::settings;
+use crate::{settings, stats};
 
 use lists::{Lists, Look};
 
@@ -67,6 +67,7 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
             let message = element
                 .as_ref()
                 .and_then(|e| envelope::read_publish(e.bytes()));
+            stats::UNREADABLE_MESSAGES.add(u64::from(message.is_none()));
             with(|traffic| traffic.pushed(now, number(db), queue, message.as_ref()));
         }
         Some(queue) => with(|traffic| traffic.popped(now, number(db), queue)),

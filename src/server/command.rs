@@ -7,7 +7,14 @@ use redis_module::raw;
 use super::guard::guard;
 use super::string::lent_bytes;
 use super::{Ctx, log};
+use crate::core::figures::Counter;
 use crate::core::reply::Reply;
+use crate::core::syntax::{Arg, Kind};
+
+/// Commands that were answered with an error.
+pub static REFUSED: Counter = Counter::new();
+/// Those of them that had too few or too many arguments are counted here instead.
+pub static WRONG_ARITY: Counter = Counter::new();
 
 /// What a command answers.
 #[derive(Debug)]
@@ -30,9 +37,6 @@ impl From<Result<Reply, String>> for Outcome {
         }
     }
 }
-
-/// The version of the module that brought the commands, for COMMAND DOCS.
-const SINCE: &CStr = c"0.1.0";
 
 /// The layout of the server's own description of a command that ours follows.
 static SIZES: raw::RedisModuleCommandInfoVersion = raw::RedisModuleCommandInfoVersion {
@@ -57,6 +61,10 @@ pub trait Command {
     const SUMMARY: &'static CStr;
     /// What it costs, for COMMAND DOCS.
     const COMPLEXITY: &'static CStr;
+    /// The version of the module that brought it, for COMMAND DOCS.
+    const SINCE: &'static CStr = c"0.1.0";
+    /// What may stand behind its name, for COMMAND DOCS.
+    const ARGS: &'static [Arg] = &[];
     /// The fewest and exactly as many words, the name among them: negative is at least.
     const ARITY: c_int;
     /// Runs it; `args` are those behind the name.
@@ -113,19 +121,21 @@ fn document<C: Command>(command: *mut raw::RedisModuleCommand) {
     let Some(set) = api!(RedisModule_SetCommandInfo) else {
         return;
     };
+    let mut lists = Vec::new();
+    let args = raw_args(C::ARGS, &mut lists);
     let info = raw::RedisModuleCommandInfo {
         version: &raw const SIZES,
         summary: C::SUMMARY.as_ptr(),
         complexity: C::COMPLEXITY.as_ptr(),
-        since: SINCE.as_ptr(),
+        since: C::SINCE.as_ptr(),
         history: std::ptr::null_mut(),
         tips: C::TIPS.as_ptr(),
         arity: C::ARITY,
         key_specs: std::ptr::null_mut(),
-        args: std::ptr::null_mut(),
+        args,
     };
-    // SAFETY: the command is ours; the texts end in NUL and, as the rest, are
-    // copied by the server.
+    // SAFETY: the command is ours; the texts end in NUL, the lists of arguments in an
+    // empty one, and all of it lives until the server has copied it.
     if unsafe { set(command, &raw const info) } != 0 {
         log::warning(&format!(
             "{} has no documentation on this server",
@@ -134,10 +144,84 @@ fn document<C: Command>(command: *mut raw::RedisModuleCommand) {
     }
 }
 
+/// The server's own description of arguments. They, and what they consist of, lie in
+/// `lists` and end each with an empty one.
+fn raw_args(
+    args: &[Arg],
+    lists: &mut Vec<Box<[raw::RedisModuleCommandArg]>>,
+) -> *mut raw::RedisModuleCommandArg {
+    if args.is_empty() {
+        return std::ptr::null_mut();
+    }
+    let mut list: Vec<_> = args.iter().map(|arg| raw_arg(arg, lists)).collect();
+    list.push(raw::RedisModuleCommandArg {
+        name: std::ptr::null(),
+        ..raw_arg(&Arg::text(c""), lists)
+    });
+    let mut list = list.into_boxed_slice();
+    let first = list.as_mut_ptr();
+    lists.push(list);
+    first
+}
+
+fn raw_arg(
+    arg: &Arg,
+    lists: &mut Vec<Box<[raw::RedisModuleCommandArg]>>,
+) -> raw::RedisModuleCommandArg {
+    const OPTIONAL: c_int = 1;
+    const MULTIPLE: c_int = 2;
+    let (kind, parts): (_, &[Arg]) = match arg.kind {
+        Kind::Text => (0, &[]),
+        Kind::Integer => (1, &[]),
+        Kind::Pattern => (4, &[]),
+        Kind::Token => (6, &[]),
+        Kind::OneOf(parts) => (7, parts),
+        Kind::Block(parts) => (8, parts),
+    };
+    raw::RedisModuleCommandArg {
+        name: arg.name.as_ptr(),
+        type_: kind,
+        // No argument is a key.
+        key_spec_index: -1,
+        token: arg.token.map_or(std::ptr::null(), CStr::as_ptr),
+        summary: std::ptr::null(),
+        since: std::ptr::null(),
+        flags: OPTIONAL * c_int::from(arg.optional) + MULTIPLE * c_int::from(arg.multiple),
+        deprecated_since: std::ptr::null(),
+        subargs: raw_args(parts, lists),
+        display_text: std::ptr::null(),
+    }
+}
+
+/// The module's own ACL category.
+const OWN_CATEGORY: &CStr = c"hygiene";
+
+/// Makes the module's own ACL category where modules may have one (Redis 7.4, Valkey
+/// 8.0). One that is there from an earlier load serves too. While the module is
+/// being loaded only.
+pub fn add_category(ctx: Ctx<'_>) {
+    if let Some(add) = api!(RedisModule_AddACLCategory) {
+        // SAFETY: the context is that of the load; the name ends in NUL.
+        unsafe {
+            add(ctx.ptr(), OWN_CATEGORY.as_ptr());
+        }
+    }
+}
+
 fn categorise<C: Command>(command: *mut raw::RedisModuleCommand) {
     let Some(set) = api!(RedisModule_SetCommandACLCategories) else {
         return;
     };
+    if api!(RedisModule_AddACLCategory).is_some() {
+        let all = [C::CATEGORIES.to_bytes(), b" ", OWN_CATEGORY.to_bytes()].concat();
+        // SAFETY: the command is ours and the categories end in NUL; if one of them is
+        // unknown nothing has changed.
+        if let Ok(all) = CString::new(all)
+            && unsafe { set(command, all.as_ptr()) } == 0
+        {
+            return;
+        }
+    }
     // SAFETY: the command is ours and the categories end in NUL.
     if unsafe { set(command, C::CATEGORIES.as_ptr()) } != 0 {
         log::warning(&format!(
@@ -183,8 +267,12 @@ pub(super) fn arguments<'a>(argv: *mut *mut raw::RedisModuleString, argc: c_int)
 fn send(ctx: Ctx<'_>, outcome: Outcome) {
     match outcome {
         Outcome::Reply(reply) => send_reply(ctx, &reply),
-        Outcome::Refused(why) => send_error(ctx, &why),
+        Outcome::Refused(why) => {
+            REFUSED.add(1);
+            send_error(ctx, &why);
+        }
         Outcome::WrongArity => {
+            WRONG_ARITY.add(1);
             if let Some(wrong) = api!(RedisModule_WrongArity) {
                 // SAFETY: the context is that of the running command.
                 unsafe {

@@ -275,6 +275,22 @@ pub fn server_numbers<const N: usize>(
     Some(fields.map(|field| number(field).unwrap_or(0)))
 }
 
+/// The id of this node of a cluster; `None` outside of one.
+#[must_use]
+pub fn node_id() -> Option<String> {
+    const LEN: usize = raw::REDISMODULE_NODE_ID_LEN as usize;
+    let id = api!(RedisModule_GetMyClusterID)?;
+    // SAFETY: takes nothing and only reads state.
+    let id = unsafe { id() };
+    if id.is_null() {
+        return None;
+    }
+    // SAFETY: an id has so many bytes, without a NUL behind them, and stays as long
+    // as the server runs in a cluster.
+    let id = unsafe { std::slice::from_raw_parts(id.cast::<u8>(), LEN) };
+    Some(String::from_utf8_lossy(id).into_owned())
+}
+
 /// Bytes that nobody can guess, from the server's own generator.
 #[must_use]
 pub fn random_bytes<const N: usize>() -> [u8; N] {

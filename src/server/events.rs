@@ -136,6 +136,23 @@ unsafe extern "C" fn job<T: Task>(ctx: *mut raw::RedisModuleCtx, _data: *mut c_v
     guard(|| T::fire(Ctx::new(ctx)));
 }
 
+/// Publishes a message to the clients of this server that listen, and in a cluster of
+/// every node. `false` if the server has no such thing. It writes nothing, so it may
+/// be done while writes are paused.
+pub fn publish(ctx: Ctx<'_>, channel: &[u8], message: &[u8]) -> bool {
+    let Some(publish) = api!(RedisModule_PublishMessage) else {
+        return false;
+    };
+    let (Some(channel), Some(message)) = (Str::new(channel), Str::new(message)) else {
+        return false;
+    };
+    // SAFETY: the context is live, as are both strings, which stay ours.
+    unsafe {
+        publish(ctx.ptr(), channel.ptr(), message.ptr());
+    }
+    true
+}
+
 /// A turn in the server's own life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {

@@ -1,22 +1,18 @@
 //! No panic crosses into the server: an unwind over the C border would abort it.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::log;
+use crate::core::figures::Counter;
 
-static FAULTS: AtomicU64 = AtomicU64::new(0);
-
-/// How many panics have been caught since the module was loaded.
-pub fn faults() -> u64 {
-    FAULTS.load(Relaxed)
-}
+/// Panics that have been caught.
+pub static FAULTS: Counter = Counter::new();
 
 /// Runs an entry point. `None` says that it panicked; the place is in the log.
 pub fn guard<R>(entry: impl FnOnce() -> R) -> Option<R> {
     let outcome = catch_unwind(AssertUnwindSafe(entry));
     if outcome.is_err() {
-        FAULTS.fetch_add(1, Relaxed);
+        FAULTS.add(1);
     }
     outcome.ok()
 }

@@ -6,12 +6,13 @@ use redis_module::raw;
 
 use super::Ctx;
 use super::guard::guard;
+use crate::core::figures::Figure;
 
 /// Who tells the fields.
 pub trait Tells {
-    /// Plain numbers with their names, without the module's in front. It can be
+    /// Figures with their names, without the module's in front. It can be
     /// called from the server's crash report: it must neither wait nor fail.
-    fn fields() -> Vec<(&'static str, u64)>;
+    fn fields() -> Vec<(&'static str, Figure)>;
 }
 
 /// Registers the section.
@@ -26,9 +27,10 @@ pub fn register<T: Tells>(ctx: Ctx<'_>) {
 
 unsafe extern "C" fn tell<T: Tells>(ctx: *mut raw::RedisModuleInfoCtx, _crash: c_int) {
     guard(|| {
-        let (Some(section), Some(field)) = (
+        let (Some(section), Some(number), Some(text)) = (
             api!(RedisModule_InfoAddSection),
-            api!(RedisModule_InfoAddFieldULongLong),
+            api!(RedisModule_InfoAddFieldLongLong),
+            api!(RedisModule_InfoAddFieldCString),
         ) else {
             return;
         };
@@ -41,9 +43,22 @@ unsafe extern "C" fn tell<T: Tells>(ctx: *mut raw::RedisModuleInfoCtx, _crash: c
             let Ok(name) = CString::new(name) else {
                 continue;
             };
-            // SAFETY: the name ends in NUL and is copied.
-            unsafe {
-                field(ctx, name.as_ptr(), value);
+            match value {
+                Figure::Number(value) => {
+                    // SAFETY: the name ends in NUL and is copied.
+                    unsafe {
+                        number(ctx, name.as_ptr(), value);
+                    }
+                }
+                Figure::Word(word) => {
+                    let Ok(word) = CString::new(word) else {
+                        continue;
+                    };
+                    // SAFETY: both texts end in NUL and are copied.
+                    unsafe {
+                        text(ctx, name.as_ptr(), word.as_ptr());
+                    }
+                }
             }
         }
     });

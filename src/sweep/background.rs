@@ -10,7 +10,7 @@ use crate::core::policy::Plan;
 use crate::core::settings::Settings;
 use crate::server::context::now_ms;
 use crate::server::{Ctx, MainCell};
-use crate::settings;
+use crate::{settings, stats};
 
 struct Clock {
     /// A load has ended and its sweep is owed.
@@ -67,13 +67,14 @@ pub fn round(ctx: Ctx<'_>) {
         limit: 0,
         dry_run: false,
         learn: !current.settings.expected_tasks.is_empty(),
+        background: true,
     };
     let seed = now.unsigned_abs();
     let visitor = Fix::new(ctx, order, current.names, seed);
     engine::start(
         ctx,
         Order {
-            what: "SWEEP",
+            what: stats::SWEEP,
             by: what.to_owned(),
             user: None,
             scope: Scope::All,

@@ -155,6 +155,13 @@ pub fn running() -> usize {
     with(|jobs| jobs.running.len())
 }
 
+/// The same where the server may call at any point, as from its crash report.
+#[must_use]
+pub fn try_running() -> Option<usize> {
+    let jobs = JOBS.try_get()?;
+    Some(jobs.as_ref().map_or(0, |jobs| jobs.running.len()))
+}
+
 /// Asks a pass to stop; it answers its client and ends in its next slice. `false`
 /// if there is none of that id.
 pub fn cancel(id: u64) -> bool {
@@ -346,6 +353,8 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
     run.duration_ms = now_ms().saturating_sub(run.started_ms);
     let id = job.id;
     let client = job.client;
+    let cancelled = state == "cancelled";
+    stats::job_ended(job.order.what, cancelled, &run, result.as_ref().ok());
     with(|jobs| {
         jobs.on_turn = None;
         if jobs.finished.len() >= MOST_FINISHED {

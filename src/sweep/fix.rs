@@ -33,12 +33,15 @@ pub struct FixOrder {
     pub dry_run: bool,
     /// Read every result, decided by its date or not, for what it says of its task.
     pub learn: bool,
+    /// Nobody asked for it, and nothing is left out: what it counts is told in STATS.
+    pub background: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Counts {
     matched: u64,
     already_had_ttl: u64,
+    results_without_ttl: u64,
     kept_exempt: u64,
     unreadable: u64,
     skipped_noperm: u64,
@@ -118,9 +121,9 @@ impl Fix {
         }
         if !self.order.dry_run {
             match change {
-                Change::Stamp(_) => stats::STAMPED_BY_SWEEPS.add(1),
-                Change::Cut(_) => stats::CUT_BY_SWEEPS.add(1),
-                Change::Delete => stats::DELETED.add(1),
+                Change::Stamp(_) => stats::stamped_by_sweep(kept.class),
+                Change::Cut(_) => stats::cut_by_sweep(kept.class),
+                Change::Delete => stats::deleted(kept.class),
             }
         }
         cost
@@ -136,6 +139,7 @@ impl Fix {
             finished = date(key, inside_scan)?;
             decided.undated = dates && finished.is_none();
         }
+        decided.no_ttl = ttl.is_none();
         let draw = self.draw();
         decided.change = self.order.plan.decide(now_ms, ttl, finished, draw);
         Some(decided)
@@ -143,6 +147,8 @@ impl Fix {
 
     fn settle(&mut self, turn: Option<(&Turn<'_>, &Kept)>, decided: Decided) -> Cost {
         self.counts.unreadable += u64::from(decided.undated);
+        self.counts.results_without_ttl += u64::from(decided.no_ttl);
+        stats::UNREADABLE_RESULTS.add(u64::from(decided.undated));
         match (decided.change, turn) {
             (Some(change), Some((turn, kept))) => self.apply(turn, kept, change),
             _ => {
@@ -302,6 +308,9 @@ impl Visitor for Fix {
     fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply {
         if !self.order.dry_run {
             stats::FREED_BYTES.add(self.changes.bytes_freed);
+        }
+        if self.order.background {
+            stats::results(self.counts.matched, self.counts.results_without_ttl);
         }
         let left = self
             .counts

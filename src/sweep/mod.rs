@@ -51,6 +51,8 @@ pub struct Decided {
     pub change: Option<Change>,
     /// Its value was to be read and holds no date.
     pub undated: bool,
+    /// It was found without TTL.
+    pub no_ttl: bool,
 }
 
 impl Kept {

@@ -12,10 +12,10 @@ use crate::core::keys::{Class, KeyType, Names};
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
 use crate::core::tally::{Moment, Seen, ServerMemory, Tally};
-use crate::known;
 use crate::server::acl::Right;
 use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
+use crate::{known, stats};
 
 /// How memory is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +113,11 @@ impl Report {
         }
     }
 
-    /// Whether what was counted is all that the server holds.
+    /// Whether the keys counted are all that the server holds.
     fn saw_all(&self) -> bool {
         self.order.scope == Scope::All
             && self.order.prefix.is_empty()
             && self.order.pattern.is_none()
-            && self.order.memory != Memory::Off
             && self.skipped_noperm == 0
     }
 
@@ -287,8 +286,14 @@ impl Visitor for Report {
             now_ms,
             maxmemory: maxmemory.unwrap_or(0),
             policy: &setting(ctx, b"maxmemory-policy"),
-            memory: self.saw_all().then(|| server_memory(ctx)).flatten(),
+            memory: (self.saw_all() && self.order.memory != Memory::Off)
+                .then(|| server_memory(ctx))
+                .flatten(),
         };
+        if self.saw_all() {
+            let (all, without_ttl) = self.tally.results();
+            stats::results(all, without_ttl);
+        }
         self.tally.set_duplicates(self.twice.found());
         let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([

@@ -43,6 +43,23 @@ impl Verdict {
             Self::Unknown => "unknown",
         }
     }
+
+    /// Its number for monitors: 2 and above are faults, the one that is told first
+    /// when several hold the highest.
+    #[must_use]
+    pub const fn code(self) -> i64 {
+        match self {
+            Self::Healthy => 0,
+            Self::Unknown => 1,
+            Self::TasksFailing => 2,
+            Self::BeatDuplicate => 3,
+            Self::BeatFlapping => 4,
+            Self::BeatSilent => 5,
+            Self::UnackedStuck => 6,
+            Self::QueueNotConsumed => 7,
+            Self::WorkersAbsent => 8,
+        }
+    }
 }
 
 /// What the publisher (beat) does, as far as it can be told.
@@ -74,6 +91,19 @@ impl State {
             Self::Duplicate => "duplicate",
             Self::Flapping => "flapping",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// Its number for monitors: 3 and above are faults.
+    #[must_use]
+    pub const fn code(self) -> i64 {
+        match self {
+            Self::Alive => 0,
+            Self::Late => 1,
+            Self::Unknown => 2,
+            Self::Duplicate => 3,
+            Self::Flapping => 4,
+            Self::Silent => 5,
         }
     }
 }

@@ -295,7 +295,9 @@ impl Visitor for Orphans {
             self.places.push(walk.reply());
         }
         if self.writes() {
-            stats::PURGED.add(self.changes.purged);
+            if let Action::Purge(kind) = self.order.action {
+                stats::purged(kind.class(), self.changes.purged);
+            }
             stats::REQUEUED.add(self.changes.requeued);
             if self.changes != Changes::default() {
                 self.log();
