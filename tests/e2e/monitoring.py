@@ -63,6 +63,10 @@ def every_panel_has_data(server, monitor):
     check("every panel of the dashboard has data", not empty, empty)
 
 
+def sent(beat_process):
+    return beat_process.log_file.read_text().count("Sending due task")
+
+
 def play(environment, server, monitor):
     url, logs = server.url, server.dir
     with worker("worker", environment, url, logs):
@@ -83,6 +87,8 @@ def play(environment, server, monitor):
         }
         check("nothing else alerts while beat, worker and queues are well", not early, early)
 
+        # Its rhythm is known after a few.
+        wait_for("ten messages of beat", lambda: sent(first) >= 10)
         first.kill()
         begun = time.monotonic()
 
@@ -124,7 +130,8 @@ def main():
             with Monitor(server) as monitor:
                 play(environment, server, monitor)
         except Failure as failure:
-            print(f"  FAILED  {failure}\n{server.all_logs()}")
+            said = server.client().execute_command("HYGIENE.DOCTOR")
+            print(f"  FAILED  {failure}\n{said}\n{server.all_logs()}")
             sys.exit(1)
     print("monitoring: all as told")
 
