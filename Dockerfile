@@ -14,6 +14,7 @@
 ARG DEBIAN=bookworm
 ARG RUST=1.95
 ARG REDIS=8.2
+ARG VALKEY_BUNDLE=9.1-trixie
 
 FROM rust:${RUST}-${DEBIAN} AS builder
 
@@ -38,6 +39,24 @@ COPY src ./src
 RUN touch src/lib.rs \
     && cargo build --release --locked
 
+# The official image of Redis 8 as it is, with its own configuration: its entrypoint
+# loads by itself each executable file in this folder. No `loadmodule` line beside it:
+# a server exits when a module is loaded twice.
+#
+#   docker build --target redis-modules -t redis-modules .
+FROM redis:${REDIS}-${DEBIAN} AS redis-modules
+COPY --from=builder --chmod=0755 \
+    /src/target/release/libredis_hygiene.so /usr/local/lib/redis/modules/libredis_hygiene.so
+
+# The same with valkey-bundle, which has Valkey's own modules there. Its Debian is the
+# builder's or a newer one.
+#
+#   docker build --target valkey-bundle -t valkey-bundle .
+FROM valkey/valkey-bundle:${VALKEY_BUNDLE} AS valkey-bundle
+COPY --from=builder --chmod=0755 \
+    /src/target/release/libredis_hygiene.so /usr/lib/valkey/libredis_hygiene.so
+
+# The last one is what `docker build .` makes.
 FROM redis:${REDIS}-${DEBIAN}
 
 LABEL org.opencontainers.image.title="redis-hygiene" \

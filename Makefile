@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV   := target/venv
 MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
+CARGO_DEB := target/tools/bin/cargo-deb
 BENCH  ?=
 SCENES ?=
 MATRIX ?=
@@ -60,9 +61,26 @@ bench: build $(NEWEST)/.ready ## Compare with other ways to do the work; writes 
 	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/servers.sh redis-8.2 valkey-9.1
 	@MODULE=$(MODULE) $(NEWEST)/bin/python benches/run.py $(BENCH)
 
+# Debian's own, unpacked into target/monitoring and not installed.
+.PHONY: monitoring
+monitoring: build $(NEWEST)/.ready ## Scrape a server with Debian's Prometheus; an alert when beat is killed (2 minutes)
+	@tests/monitoring.sh
+	@MODULE=$(MODULE) $(NEWEST)/bin/python tests/e2e/monitoring.py $(NEWEST)
+
+# The program that makes it is compiled once, for some minutes.
+.PHONY: deb
+deb: build $(CARGO_DEB) ## Make and check target/debian/redis-hygiene_*.deb
+	@$(CARGO_DEB) deb --no-build --locked --strip --quiet
+	@tests/package.sh
+
+.PHONY: pictures
+pictures: build $(NEWEST)/.ready ## Draw docs/*.svg anew from real output (6 minutes)
+	@tests/monitoring.sh
+	@MODULE=$(MODULE) $(NEWEST)/bin/python docs/pictures.py $(NEWEST)
+
 .PHONY: lint
-lint: packages ## Check format, clippy and the layers
-	@tests/all.sh format clippy layers
+lint: packages ## Check format, clippy, the layers and the files beside the code
+	@tests/all.sh format clippy layers contrib
 
 .PHONY: build
 build: packages ## Build target/release/libredis_hygiene.so
@@ -74,6 +92,9 @@ build: packages ## Build target/release/libredis_hygiene.so
 .PHONY: packages
 packages:
 	@PYTHON=$(PYTHON) tests/packages.sh
+
+$(CARGO_DEB): | packages
+	@cargo install --quiet --locked --root target/tools cargo-deb@3.8.0
 
 # An environment is built anew when its pins change.
 $(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh tests/old_celery.py | packages

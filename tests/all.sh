@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the checks one after the other, goes on after a failure, and ends with a
-# summary. Exits non-zero when one failed.
+# summary. Exits non-zero when one failed. Left out are what takes minutes more: all
+# scenarios, `make monitoring` and `make deb`, which .github/workflows run.
 #
 # Usage: tests/all.sh [CHECK ...]        (default: all)
 set -uo pipefail
@@ -12,6 +13,7 @@ newest=target/venv/celery-5.7
 format() { cargo fmt --check; }
 clippy() { cargo clippy --locked --all-targets -- -D warnings; }
 layers() { tests/layers.sh; }
+contrib() { tests/contrib.sh; }
 build() { cargo build --locked --release; }
 # It fetches with pip, which Debian's own Python has only inside an environment.
 servers() { PATH=$PWD/$newest/bin:$PATH tests/servers.sh; }
@@ -21,10 +23,12 @@ e2e() { MODULE=$module "$newest/bin/python" tests/e2e/run.py "target/venv/celery
 e2e_5_2() { e2e 5.2; }
 e2e_5_7() { e2e 5.7; }
 scenarios() { MODULE=$module "$newest/bin/python" tests/e2e/scenarios.py --fast; }
+# The newest redis-py and an old 4.x.
+examples() { MODULE=$module "$newest/bin/python" tests/e2e/examples.py "$newest" target/venv/celery-5.2; }
 demo() { MODULE=$module "$newest/bin/python" examples/demo.py; }
 
 checks=("$@")
-((${#checks[@]})) || checks=(format clippy layers build servers cargo_test e2e_5_2 e2e_5_7 scenarios demo)
+((${#checks[@]})) || checks=(format clippy layers contrib build servers cargo_test e2e_5_2 e2e_5_7 examples scenarios demo)
 
 summary=()
 status=0
