@@ -16,6 +16,7 @@ BENCH  ?=
 SCENES ?=
 MATRIX ?=
 CHAOS  ?= 200
+PEERS  ?=
 
 .PHONY: help
 help: ## List the targets
@@ -42,6 +43,12 @@ scenarios: build $(NEWEST)/.ready ## Play real Celery of each version, healthy a
 .PHONY: test-matrix
 test-matrix: packages servers ## Run the integration tests on every server there is; prints a table (an hour)
 	@$(PYTHON) tests/matrix.py $(MATRIX)
+
+# PEERS may name suites and options; tests/peers/run.py --help lists them.
+.PHONY: peers
+peers: build $(NEWEST)/.ready $(VENV)/peers/.ready ## Run other projects' tests without and with the module, and compare (two hours)
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/peers/fetch.sh
+	@MODULE=$(MODULE) $(VENV)/peers/bin/python tests/peers/run.py $(PEERS)
 
 # CHAOS is how many. Each prints its seed; HYGIENE_CHAOS_SEED=N CHAOS=1 runs that one again.
 .PHONY: chaos
@@ -74,6 +81,9 @@ build: packages ## Build target/release/libredis_hygiene.so
 .PHONY: packages
 packages:
 	@PYTHON=$(PYTHON) tests/packages.sh
+
+# Beside its own pins it has those of the newest Celery.
+$(VENV)/peers/.ready: tests/requirements-celery-5.7.txt
 
 # An environment is built anew when its pins change.
 $(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh tests/old_celery.py | packages

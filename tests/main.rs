@@ -31,3 +31,4 @@ mod sentinel; // a failover by Sentinel
 mod sweeps; // sweeps by themselves, several at once, their list, their rights
 mod topology; // several replicas, however they were synced; roles that change
 mod trigger; // a task published from inside, and what became of it
+mod upgrade; // an older module replaced by the new one, and back
