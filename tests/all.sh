@@ -22,7 +22,7 @@ cargo_test() { cargo test --locked; }
 e2e() { MODULE=$module "$newest/bin/python" tests/e2e/run.py "target/venv/celery-$1"; }
 # Of other projects' tests the part that takes a minute a side; make peers has all.
 peers() {
-    PATH=$PWD/$newest/bin:$PATH tests/peers/fetch.sh redis &&
+    PATH=$PWD/$newest/bin:$PATH tests/peers/fetch.sh redis-7.0 &&
         MODULE=$module "$newest/bin/python" tests/peers/run.py --or-none tcl-fast
 }
 e2e_5_2() { e2e 5.2; }

@@ -41,6 +41,11 @@ START_S = 20
 TCL_PORTS = {"stock": 24100, "module": 27100}
 TCL_PORT_COUNT = 2900
 
+# Those whose source is a package, and its name in sources.list.
+TCL_RELEASES = {"Redis 7.0": "redis-7.0", "Redis 8.0": "redis-8.0", "Valkey 8.1": "valkey-8.1"}
+# The machine's own; what an older one cannot read fails on both sides.
+TCL_TOOLS = ("cli", "benchmark", "check-aof", "check-rdb")
+
 # About a minute, and near what the module does: keys and their expiry, scans,
 # notifications, rights, settings, transactions, scripts, replicas, files.
 TCL_FAST = """unit/info unit/info-command unit/expire unit/scan unit/keyspace unit/dump unit/multi
@@ -90,6 +95,7 @@ class Program:
         said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.split()
         self.version = said[2].removeprefix("v=")
         self.label = f"{said[0]} {self.version}"
+        self.release = self.label.rpartition(".")[0]
 
 
 class Server:
@@ -152,7 +158,7 @@ class Server:
 
 def unpacked(name, folder):
     """The source of that name, unpacked there."""
-    found = list((KEPT / name).glob("*.tar.gz"))
+    found = list((KEPT / name).glob("*.tar.*"))
     if not found:
         raise CannotRun("its source was not fetched; tests/peers/fetch.sh says why")
     subprocess.run(["tar", "--extract", "--file", found[0], "--directory", folder], check=True)
@@ -234,36 +240,37 @@ class Pytest:
 
 @dataclasses.dataclass
 class Tcl:
-    """A suite of Redis's own, of one release and for that release's server."""
+    """A suite of the server's own, of its own release."""
 
-    release: str
-    source: str
-    # Empty: all but those of the module API.
+    # Empty: all but those of the module API. A release has most of them.
     units: list = dataclasses.field(default_factory=list)
     modules: bool = False
     deadline_s: int = 3000
     judged: bool = True
 
     def run(self, program, side, log, only=None, again=None):
-        if not program.version.startswith(self.release):
-            raise CannotRun(f"these are the tests of Redis {self.release}, the server is {program.label}")
-        tools = {tool: shutil.which(tool) for tool in ("tclsh", "redis-cli", "redis-benchmark", "redis-check-aof", "redis-check-rdb")}
-        if missing := [tool for tool, found in tools.items() if found is None]:
+        if program.release not in TCL_RELEASES:
+            raise CannotRun(f"the tests of {program.label} are not to be had, only those of {', '.join(TCL_RELEASES)}")
+        if missing := [tool for tool in ("tclsh", *(f"redis-{tool}" for tool in TCL_TOOLS)) if not shutil.which(tool)]:
             raise CannotRun(f"not installed: {', '.join(missing)}")
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hygiene-peers-") as folder:
-            source = unpacked(self.source, folder)
-            for tool, found in (tools | {"redis-server": program.path, "redis-sentinel": program.path}).items():
-                if tool != "tclsh":
-                    (source / "src" / tool).symlink_to(os.path.realpath(found) if tool != "redis-sentinel" else found)
-            units = list(again or self.units)
+            source = unpacked(TCL_RELEASES[program.release], folder)
+            kind = program.label.split()[0].lower()
+            # What a fetched server starts with looks for its libraries beside itself.
+            starter = source / "src" / f"{kind}-server"
+            starter.write_text(f'#!/bin/sh\nexec "{program.path}" "$@"\n')
+            starter.chmod(0o755)
+            for tool in TCL_TOOLS:
+                (source / "src" / f"{kind}-{tool}").symlink_to(shutil.which(f"redis-{tool}"))
+            units = list(again or (unit for unit in self.units if (source / "tests" / f"{unit}.tcl").is_file()))
             if self.modules:
                 if run(["make", "-j2", "-C", "tests/modules"], source, log, self.deadline_s):
                     raise CannotRun(f"Redis's test modules do not build here; see {log}")
-                units = units or re.findall(r"--single (\S+)", (source / "runtest-moduleapi").read_text())
+                units = units or [f"unit/moduleapi/{file.stem}" for file in sorted((source / "tests/unit/moduleapi").glob("*.tcl"))]
             if only:
                 units = [unit for unit in only.split() if not units or unit in units]
-            command = [tools["tclsh"], "tests/test_helper.tcl", "--clients", "4"]
+            command = ["tclsh", "tests/test_helper.tcl", "--clients", "4"]
             command += ["--baseport", str(TCL_PORTS[side]), "--portcount", str(TCL_PORT_COUNT)]
             for unit in units:
                 command += ["--single", unit]
@@ -311,9 +318,9 @@ CANVAS = Pytest("celery", ["t/integration/test_canvas.py"], ["-W", "ignore"], PR
 REDIS_PY = ["--redis-url", "redis://127.0.0.1:{port}/9", "-m", "not onlycluster and not redismod and not ssl and not replica"]
 
 SUITES = {
-    "tcl-fast": Tcl("7.0.", "redis", TCL_FAST),
-    "tcl": Tcl("7.0.", "redis"),
-    "moduleapi": Tcl("7.0.", "redis", modules=True),
+    "tcl-fast": Tcl(TCL_FAST),
+    "tcl": Tcl(),
+    "moduleapi": Tcl(modules=True),
     "kombu": Pytest("kombu", ["t/integration/test_redis.py"], env={"REDIS_HOST": "127.0.0.1", "REDIS_6379_TCP": "{port}"}),
     "celery": Pytest(
         "celery", [f"t/integration/test_{part}.py" for part in ("tasks", "backend", "inspect")], ["-W", "ignore"], PREFIXED, lays=NO_EXPIRY
