@@ -77,6 +77,25 @@ class CannotRun(Exception):
     """The reason why a suite is left out."""
 
 
+# What runs now, suites and servers, each the head of a group.
+RUNNING = set()
+
+
+def kill(process):
+    """Ends it with its group: servers and workers of a suite outlive it otherwise."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def interrupted(number, _frame):
+    """Nothing outlives an interrupted run."""
+    for process in RUNNING:
+        kill(process)
+    os._exit(128 + number)
+
+
 # --- servers -----------------------------------------------------------------
 
 
@@ -114,11 +133,12 @@ class Server:
             command += ["--loadmodule", str(MODULE), *settings]
         self.log = pathlib.Path(self.folder.name) / "server.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        RUNNING.add(self.process)
         until = time.monotonic() + START_S
         while self.ask("PING") != "+PONG":
             if self.process.poll() is not None or time.monotonic() > until:
-                self.process.kill()
+                kill(self.process)
                 sys.exit(f"peers: the server did not start:\n{self.log.read_text(errors='replace')}")
             time.sleep(0.05)
 
@@ -145,9 +165,10 @@ class Server:
         try:
             self.process.wait(START_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            kill(self.process)
             self.process.wait()
             wrong = "the server does not end"
+        RUNNING.discard(self.process)
         tail = self.log.read_text(errors="replace")[-2000:]
         self.folder.cleanup()
         return wrong and f"{wrong}\n{tail}"
@@ -171,16 +192,14 @@ def run(command, cwd, log, deadline_s, **env):
         process = subprocess.Popen(
             command, cwd=cwd, env=os.environ | env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
+        RUNNING.add(process)
         try:
             return process.wait(deadline_s)
         except subprocess.TimeoutExpired:
             return f"no end within {deadline_s} s"
         finally:
-            # Its servers and workers must not outlive it, whatever ended it.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            kill(process)
+            RUNNING.discard(process)
             process.wait()
 
 
@@ -374,6 +393,9 @@ class Row:
             return [each.result() for each in runs]
 
     def judge(self, together):
+        if not self.stock.ok and not self.only:
+            self.differences = ["nothing passed on stock: that compares nothing"]
+            return
         names, absent, skipped = differing(self.stock, self.module)
         self.differences = [f"{name}: ran on one side alone" for name in sorted(absent)]
         self.differences += [f"{name}: skipped on one side alone" for name in sorted(skipped - absent)]
@@ -413,6 +435,8 @@ def main():
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     if not MODULE.is_file():
         parser.error(f"{MODULE} is not there; make build")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
     program = Program(options.server)
     print(f"peers: on {program.label}", flush=True)
     rows = []
