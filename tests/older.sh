@@ -8,11 +8,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The first that hears what passes through queues and remembers it in a hash.
-commit=${1:-41b16ae9}
+commit=${1:-149f22f2}
 into=target/older
 
 if ! commit=$(git rev-parse --quiet --verify "$commit^{commit}" 2>/dev/null); then
-    echo "older: left out: this clone's history does not reach back to ${1:-41b16ae9}"
+    echo "older: left out: this clone's history does not reach back to ${1:-149f22f2}"
     exit 0
 fi
 if [[ -f $into/libredis_hygiene.so && $(cat "$into/commit" 2>/dev/null) == "$commit" ]]; then
