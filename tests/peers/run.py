@@ -8,6 +8,9 @@ run again on both sides, up to REPEATS times: what then fails on one side alone 
 difference, what fails now and then is named as that. A suite that cannot run here
 is named with the reason.
 
+The table also counts the keys that the module gave a TTL: Celery sets its own unless
+result_expires is 0, so that is what its tests run with here.
+
 Exits non-zero when there is a difference, or, without --or-none, when nothing ran.
 
 Usage: tests/peers/run.py [--server NAME] [--only WHAT] [--together] [--or-none] [SUITE ...]
