@@ -21,7 +21,8 @@ if [[ -f $into/libredis_hygiene.so && $(cat "$into/commit" 2>/dev/null) == "$com
 fi
 rm -rf "$into/source"
 mkdir -p "$into/source"
-git archive "$commit" | tar --extract --directory "$into/source"
+# With the time of now: by that of the commit cargo would take them for built already.
+git archive "$commit" | tar --extract --touch --directory "$into/source"
 # A folder of its own for what it builds: names there do not tell versions apart.
 cargo build --quiet --locked --lib --manifest-path "$into/source/Cargo.toml" --target-dir "$into/build"
 cp "$into/build/debug/libredis_hygiene.so" "$into/libredis_hygiene.so"
