@@ -17,6 +17,7 @@ BENCH  ?=
 SCENES ?=
 MATRIX ?=
 CHAOS  ?= 200
+PEERS  ?=
 
 .PHONY: help
 help: ## List the targets
@@ -43,6 +44,12 @@ scenarios: build $(NEWEST)/.ready ## Play real Celery of each version, healthy a
 .PHONY: test-matrix
 test-matrix: packages servers ## Run the integration tests on every server there is; prints a table (an hour)
 	@$(PYTHON) tests/matrix.py $(MATRIX)
+
+# PEERS may name suites and options; tests/peers/run.py --help lists them.
+.PHONY: peers
+peers: build $(NEWEST)/.ready $(VENV)/peers/.ready ## Run other projects' tests without and with the module, and compare (two hours)
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" tests/peers/fetch.sh
+	@MODULE=$(MODULE) $(VENV)/peers/bin/python tests/peers/run.py $(PEERS)
 
 # CHAOS is how many. Each prints its seed; HYGIENE_CHAOS_SEED=N CHAOS=1 runs that one again.
 .PHONY: chaos
@@ -95,6 +102,9 @@ packages:
 
 $(CARGO_DEB): | packages
 	@cargo install --quiet --locked --root target/tools cargo-deb@3.8.0
+
+# Beside its own pins it has those of the newest Celery.
+$(VENV)/peers/.ready: tests/requirements-celery-5.7.txt
 
 # An environment is built anew when its pins change.
 $(VENV)/%/.ready: tests/requirements-%.txt tests/venv.sh tests/old_celery.py | packages

@@ -17,9 +17,16 @@ contrib() { tests/contrib.sh; }
 build() { cargo build --locked --release; }
 # It fetches with pip, which Debian's own Python has only inside an environment.
 servers() { PATH=$PWD/$newest/bin:$PATH tests/servers.sh; }
+# For the tests that replace an older build of the module by this one.
+older() { tests/older.sh; }
 cargo_test() { cargo test --locked; }
 # One driver, in the newest environment; Celery itself runs in the named one.
 e2e() { MODULE=$module "$newest/bin/python" tests/e2e/run.py "target/venv/celery-$1"; }
+# Of other projects' tests the part that takes a minute a side; make peers has all.
+peers() {
+    PATH=$PWD/$newest/bin:$PATH tests/peers/fetch.sh redis-7.0 &&
+        MODULE=$module "$newest/bin/python" tests/peers/run.py --or-none tcl-fast
+}
 e2e_5_2() { e2e 5.2; }
 e2e_5_7() { e2e 5.7; }
 scenarios() { MODULE=$module "$newest/bin/python" tests/e2e/scenarios.py --fast; }
@@ -28,7 +35,8 @@ examples() { MODULE=$module "$newest/bin/python" tests/e2e/examples.py "$newest"
 demo() { MODULE=$module "$newest/bin/python" examples/demo.py; }
 
 checks=("$@")
-((${#checks[@]})) || checks=(format clippy layers contrib build servers cargo_test e2e_5_2 e2e_5_7 examples scenarios demo)
+((${#checks[@]})) || checks=(format clippy layers contrib build servers older cargo_test peers
+    e2e_5_2 e2e_5_7 examples scenarios demo)
 
 summary=()
 status=0

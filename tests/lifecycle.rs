@@ -1,6 +1,7 @@
 //! A module that comes, goes and stays while the server saves, reloads and serves.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::celery::seed_results;
@@ -25,8 +26,8 @@ pub fn forget_module(server: &Server) {
     fs::write(&conf, kept.join("\n") + "\n").expect("the configuration can be written");
 }
 
-/// Unloads as soon as the server lets it, and loads again.
-async fn reload(conn: &mut Conn) {
+/// Unloads as soon as the server lets it, and loads that file.
+pub async fn replace_by(conn: &mut Conn, file: &Path) {
     wait_for("the module to unload", LONG, async || {
         match conn.ask("MODULE UNLOAD hygiene").await {
             Ok(_) => Ok(()),
@@ -37,7 +38,7 @@ async fn reload(conn: &mut Conn) {
     conn.run(cmd![
         "MODULE",
         "LOAD",
-        module_path().to_str(),
+        file.to_str(),
         "sweep-on-start",
         "no"
     ])
@@ -54,7 +55,7 @@ async fn is_unloaded_and_loaded_again_under_traffic() {
         for prefix in ["a", "b", "c"] {
             let writer = Writer::start(primary.port, prefix);
             for _ in 0..3 {
-                reload(&mut conn).await;
+                replace_by(&mut conn, &module_path()).await;
             }
             assert!(!writer.stop().await.is_empty(), "there was traffic");
         }

@@ -14,21 +14,24 @@ const STATE: &str = "hygiene:state";
 /// The hash is written at most every 10 s.
 const WRITTEN: Duration = Duration::from_secs(25);
 
-async fn status(conn: &mut Conn) -> Fields {
+/// What BEATSTATUS answers.
+pub async fn status(conn: &mut Conn) -> Fields {
     conn.fields("HYGIENE.BEATSTATUS").await
 }
 
 /// Pushes as beat does, and takes it again as a worker does.
-async fn publish(conn: &mut Conn, message: &Message) {
+pub async fn publish(conn: &mut Conn, message: &Message) {
     conn.run(message.push()).await;
     conn.run("RPOP celery").await;
 }
 
-fn marked(task: &str, n: usize) -> Message {
+/// A message of beat's, with the task and a number for its id.
+pub fn marked(task: &str, n: usize) -> Message {
     Message::new(task, &format!("{task}-{n}")).by_beat()
 }
 
-async fn wait_for_state(conn: &mut Conn) -> i64 {
+/// Waits until what was observed lies in the data set.
+pub async fn wait_for_state(conn: &mut Conn) -> i64 {
     wait_for("the hash to be written", WRITTEN, async || {
         match conn.int(cmd!["HLEN", STATE]).await {
             0 => Err("no fields".to_owned()),

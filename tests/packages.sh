@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing: a Redis server and its
-# command-line client, a C toolchain and libclang (the module API's bindings are
-# generated at build time), Python's venv. Does nothing where all of it is there.
+# command-line tools, a C toolchain and libclang (the module API's bindings are
+# generated at build time), Tcl (Redis's own tests), Python's venv. Does nothing
+# where all of it is there.
 set -euo pipefail
 
 python=${PYTHON:-python3}
@@ -25,6 +26,7 @@ has cargo || { echo "packages: no cargo on the PATH; install a Rust toolchain (r
 # Another server can be named, so that no distribution's is needed.
 has "${REDIS_SERVER:-redis-server}" || missing+=(redis-server)
 has redis-cli || missing+=(redis-tools)
+has tclsh || missing+=(tcl)
 has cc || missing+=(build-essential)
 has_libclang || missing+=(libclang-dev)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)

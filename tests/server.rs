@@ -279,11 +279,18 @@ pub fn module_path() -> PathBuf {
     program.parent().expect("and lies in a folder").join(name)
 }
 
+/// An older build of the module, which `tests/older.sh` makes.
+pub fn older_module() -> Option<PathBuf> {
+    let older = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/older/libredis_hygiene.so");
+    older.is_file().then_some(older)
+}
+
 /// A server about to be started.
 #[derive(Debug, Clone)]
 pub struct Setup {
     binary: &'static Binary,
     module: bool,
+    file: PathBuf,
     shipped: bool,
     sentinel: bool,
     arguments: Vec<String>,
@@ -297,6 +304,7 @@ impl Setup {
         Self {
             binary,
             module: true,
+            file: module_path(),
             shipped: false,
             sentinel: false,
             arguments: Vec::new(),
@@ -312,6 +320,12 @@ impl Setup {
     /// A server that has never heard of the module.
     pub fn without_module(mut self) -> Self {
         self.module = false;
+        self
+    }
+
+    /// The module from another file than the fresh one.
+    pub fn module_file(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.file);
         self
     }
 
@@ -427,7 +441,7 @@ impl Setup {
                 );
             }
             if self.module {
-                let mut line = format!("loadmodule {}", module_path().display());
+                let mut line = format!("loadmodule {}", self.file.display());
                 // A sweep at start would race with what a test looks at.
                 for (name, value) in [("sweep-on-start", "no"), ("sweep-interval", "0")] {
                     if !self.arguments.iter().any(|known| known == name) {
@@ -466,10 +480,7 @@ impl Setup {
                     .trim()
                     .split_once(char::is_whitespace)
                     .map_or("", |s| s.1);
-                Some(format!(
-                    "loadmodule {} {arguments}",
-                    module_path().display()
-                ))
+                Some(format!("loadmodule {} {arguments}", self.file.display()))
             }
             "loadmodule" => None,
             "save" | "appendonly" | "appendfsync" if !self.shipped => None,

@@ -23,36 +23,9 @@ trixie='trixie libc6 libssl3t64 libsystemd0 libjemalloc2 liblzf1 libatomic1 libs
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+. "$root/tests/fetch.sh"
 
 leave_out() { echo "servers: $1 left out: $2"; }
-
-sha256() { sha256sum "$1" | cut -d ' ' -f 1; }
-
-# Where apt-get on this machine finds Debian, or its security updates.
-archive() { # RELEASE
-    local ends='/debian/?$'
-    [[ $1 == *-security ]] && ends='/debian-security/?$'
-    apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Component: main' |
-        grep -E "$ends" | head -n 1
-}
-
-apt() { # ARGUMENT ..., with other releases than the machine's
-    apt-get --quiet=2 -o APT::Sandbox::User=root -o Acquire::Languages=none \
-        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
-        -o Dir::Etc::sourcelist="$work/apt/debian.sources" -o Dir::Etc::sourceparts=/nonexistent \
-        -o Dir::State::Lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" "$@"
-}
-
-# Reads the lists of a release, once.
-know() { # RELEASE
-    local uri
-    [[ -e $work/apt/$1 ]] && return
-    mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
-    command -v apt-get >/dev/null && uri=$(archive "$1") || { echo "apt-get here knows no Debian archive"; return 1; }
-    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' \
-        "$uri" "$1" /usr/share/keyrings/debian-archive-keyring.gpg >>"$work/apt/debian.sources"
-    apt update 2>&1 && touch "$work/apt/$1"
-}
 
 # Downloads packages of a Debian release into a folder.
 debian() { # RELEASE FOLDER PACKAGE ...
