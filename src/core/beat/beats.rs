@@ -17,14 +17,17 @@ use super::words::{self, counted, listed, name, span};
 /// Gaps an unmarked line needs before its silence means anything; of short
 /// intervals more, for what people do can look even for a moment.
 const ENOUGH_GAPS: u32 = 8;
-const ENOUGH_SHORT_GAPS: u32 = 9;
+const ENOUGH_SHORT_GAPS: u32 = 10;
 const SHORT_MS: i64 = 5_000;
 
 /// Gaps a marked line needs.
 const ENOUGH_MARKED_GAPS: u32 = 3;
 
-/// Gaps that one in a crowd needs to be told from it.
-const ENOUGH_CROWDED_GAPS: u32 = 4;
+/// Gaps that one in a crowd needs to be told from it, all of them alike, and one
+/// may be odd for each so many more: what looks even for
+/// four gaps by accident is not rare among many processes.
+const ENOUGH_CROWDED_GAPS: u32 = 6;
+const ODD_ONE_IN_GAPS: u32 = 4;
 
 /// A crontab that was known for this long has shown its weekends.
 const WEEK_MS: i64 = 8 * 86_400_000;
@@ -151,10 +154,20 @@ impl<'a> Kept<'a> {
                     .filter(|v| keepers.contains(v.origin.as_str()))
                     .collect();
             }
+            // In a crowd whose beat is known, a few even gaps are no news of it.
+            let proven = |v: &Voice| {
+                let every = expected_ms.or(v.rhythm.map(|r| r.interval_ms));
+                every.is_some_and(|every| keeps(v, every, true))
+            };
+            let crowded = line.voices.iter().any(strays);
+            if crowded && voices.iter().any(|v| proven(v)) {
+                voices.retain(|v| proven(v));
+            }
             if let Some(pace) = Pace::of(line, &voices, expected_ms, since_ms) {
                 let more = line.voices.iter().filter(|v| pace.goes_on(v));
                 let more = more.filter(|v| !pace.crowded || fits(v));
-                voices.extend(more.filter(|v| !steady(v)));
+                let known: BTreeSet<&str> = voices.iter().map(|v| v.origin.as_str()).collect();
+                voices.extend(more.filter(|v| !known.contains(v.origin.as_str())));
             } else if line.whole.rhythm.as_ref().is_some_and(is_steady) {
                 voices = line.voices.iter().filter(|v| !strays(v)).collect();
                 voices.retain(fits);
@@ -330,13 +343,11 @@ fn paced(voice: &Voice, interval_ms: i64) -> bool {
 /// takes more to show that, for of many somebody does by accident.
 fn keeps(voice: &Voice, interval_ms: i64, crowded: bool) -> bool {
     let shown = |r: Rhythm| {
-        let most = !crowded || r.alike.saturating_mul(6) >= r.gaps.saturating_mul(5);
-        let enough = if crowded {
-            ENOUGH_CROWDED_GAPS
-        } else {
-            ENOUGH_MARKED_GAPS
-        };
-        r.gaps >= enough && most
+        if !crowded {
+            return r.gaps >= ENOUGH_MARKED_GAPS;
+        }
+        let odd = (r.gaps / ODD_ONE_IN_GAPS).saturating_sub(1);
+        r.gaps >= ENOUGH_CROWDED_GAPS && r.gaps.saturating_sub(r.alike) <= odd
     };
     voice.rhythm.is_some_and(shown) && paced(voice, interval_ms) && !strays(voice)
 }
@@ -691,10 +702,18 @@ impl<'a> Beat<'a> {
         // the line's pace for a while.
         let is_beat = |origin: &str| {
             self.lines.iter().any(|kept| {
+                let crowded = kept.is_crowded();
                 let mut own = kept.voices.iter().filter(|v| v.origin == origin);
                 own.any(|v| {
                     let pace = kept.interval_ms.filter(|_| v.count > 2);
-                    v.marked || pace.is_some_and(|pace| paced(v, pace))
+                    let shows = |every| {
+                        if crowded {
+                            keeps(v, every, true)
+                        } else {
+                            paced(v, every)
+                        }
+                    };
+                    v.marked || pace.is_some_and(shows)
                 })
             })
         };
