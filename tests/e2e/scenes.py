@@ -230,9 +230,11 @@ SCENARIOS = {
             Step(worker_dies, ("workers_absent",), "alive", on_the_way=UNREAD),
         )
     ),
-    # Its connections stay, so only that nothing moves tells it from a worker that
-    # is busy with something long: that takes a minute.
-    "worker_frozen": Scenario((HEALTHY, Step(worker_freezes, UNREAD, "alive", within_s=75))),
+    # Its connections stay; that its heart stopped tells it from a worker that is
+    # busy with something long. A message may be in its hands as it freezes.
+    "worker_frozen": Scenario(
+        (HEALTHY, Step(worker_freezes, (*UNREAD, "unacked_stuck"), "alive", within_s=30))
+    ),
     "task_failing": from_the_start(
         all_start,
         "tasks_failing",

@@ -17,11 +17,17 @@ use super::words::{self, counted, listed, name, span};
 /// Gaps an unmarked line needs before its silence means anything; of short
 /// intervals more, for what people do can look even for a moment.
 const ENOUGH_GAPS: u32 = 8;
-const ENOUGH_SHORT_GAPS: u32 = 9;
+const ENOUGH_SHORT_GAPS: u32 = 10;
 const SHORT_MS: i64 = 5_000;
 
 /// Gaps a marked line needs.
 const ENOUGH_MARKED_GAPS: u32 = 3;
+
+/// Gaps that one in a crowd needs to be told from it, all of them alike, and one
+/// may be odd for each so many more: what looks even for
+/// four gaps by accident is not rare among many processes.
+const ENOUGH_CROWDED_GAPS: u32 = 6;
+const ODD_ONE_IN_GAPS: u32 = 4;
 
 /// A crontab that was known for this long has shown its weekends.
 const WEEK_MS: i64 = 8 * 86_400_000;
@@ -97,7 +103,8 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
     let mut keepers: BTreeSet<&str> = BTreeSet::new();
     for line in &evidence.heard.lines {
         if let Some(every) = interval_ms(line) {
-            let own = line.voices.iter().filter(|v| keeps(v, every));
+            let crowded = line.voices.iter().any(strays);
+            let own = line.voices.iter().filter(|v| keeps(v, every, crowded));
             keepers.extend(own.map(|v| v.origin.as_str()));
         }
     }
@@ -116,8 +123,9 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
         }
         Some(kept)
     });
+    let kept = led(kept.collect());
     let ticked = evidence.heard.ticks.iter().map(|tick| tick.last_ms).max();
-    groups(kept.collect())
+    groups(kept)
         .into_iter()
         .map(|lines| Beat::new(lines, ticked, since_ms, now_ms))
         .collect()
@@ -146,9 +154,20 @@ impl<'a> Kept<'a> {
                     .filter(|v| keepers.contains(v.origin.as_str()))
                     .collect();
             }
+            // In a crowd whose beat is known, a few even gaps are no news of it.
+            let proven = |v: &Voice| {
+                let every = expected_ms.or(v.rhythm.map(|r| r.interval_ms));
+                every.is_some_and(|every| keeps(v, every, true))
+            };
+            let crowded = line.voices.iter().any(strays);
+            if crowded && voices.iter().any(|v| proven(v)) {
+                voices.retain(|v| proven(v));
+            }
             if let Some(pace) = Pace::of(line, &voices, expected_ms, since_ms) {
                 let more = line.voices.iter().filter(|v| pace.goes_on(v));
-                voices.extend(more.filter(|v| !steady(v)));
+                let more = more.filter(|v| !pace.crowded || fits(v));
+                let known: BTreeSet<&str> = voices.iter().map(|v| v.origin.as_str()).collect();
+                voices.extend(more.filter(|v| !known.contains(v.origin.as_str())));
             } else if line.whole.rhythm.as_ref().is_some_and(is_steady) {
                 voices = line.voices.iter().filter(|v| !strays(v)).collect();
                 voices.retain(fits);
@@ -255,6 +274,18 @@ impl<'a> Kept<'a> {
         self.voices.iter().any(of_run)
     }
 
+    /// Whether others send the same without a rhythm.
+    fn is_crowded(&self) -> bool {
+        self.voices.iter().all(|v| !v.marked) && self.line.voices.iter().any(strays)
+    }
+
+    /// Whether a voice has shown that this is its line.
+    fn is_kept_by(&self, voice: &Voice) -> bool {
+        let crowded = self.is_crowded();
+        self.interval_ms
+            .is_some_and(|every| keeps(voice, every, crowded))
+    }
+
     fn is_proof(&self) -> bool {
         self.source != Source::LearnedRhythm
     }
@@ -279,7 +310,7 @@ impl Pace {
         let interval_ms = expected_ms.or(newest.rhythm.map(|r| r.interval_ms))?;
         Some(Self {
             interval_ms,
-            shown: voices.iter().any(|v| keeps(v, interval_ms)),
+            shown: voices.iter().any(|v| keeps(v, interval_ms, false)),
             ended_ms: newest.last_ms,
             missed_ms: newest.last_ms.max(since_ms),
             crowded: line.voices.iter().any(strays),
@@ -297,7 +328,7 @@ impl Pace {
         // again when it should.
         let in_time = voice.first_ms <= self.missed_ms.saturating_add(twice(self.interval_ms));
         let unproven = voice.rhythm.is_none() || paced(voice, self.interval_ms);
-        keeps(voice, self.interval_ms)
+        keeps(voice, self.interval_ms, true)
             || (self.shown && !strays(voice) && took_over && in_time && unproven)
     }
 }
@@ -308,10 +339,87 @@ fn paced(voice: &Voice, interval_ms: i64) -> bool {
     voice.rhythm.is_some_and(near)
 }
 
-/// Whether a voice has shown that it comes this often.
-fn keeps(voice: &Voice, interval_ms: i64) -> bool {
-    let shown = voice.rhythm.is_some_and(|r| r.gaps >= ENOUGH_MARKED_GAPS);
-    shown && paced(voice, interval_ms) && !strays(voice)
+/// Whether a voice has shown that it comes this often; in a crowd of others it
+/// takes more to show that, for of many somebody does by accident.
+fn keeps(voice: &Voice, interval_ms: i64, crowded: bool) -> bool {
+    let shown = |r: Rhythm| {
+        if !crowded {
+            return r.gaps >= ENOUGH_MARKED_GAPS;
+        }
+        let odd = (r.gaps / ODD_ONE_IN_GAPS).saturating_sub(1);
+        r.gaps >= ENOUGH_CROWDED_GAPS && r.gaps.saturating_sub(r.alike) <= odd
+    };
+    voice.rhythm.is_some_and(shown) && paced(voice, interval_ms) && !strays(voice)
+}
+
+/// Leaves out newcomers to a slow line that its beat's fastest line does not know.
+///
+/// Whoever sends a task now and then looks for a while like a beat that starts
+/// again, in a slow line for long. A beat that does so is soon heard in the
+/// fastest line as well.
+fn led(mut lines: Vec<Kept<'_>>) -> Vec<Kept<'_>> {
+    // The fastest line that each origin keeps, and who speaks there.
+    let mut leads: BTreeMap<(u32, &str), (i64, usize)> = BTreeMap::new();
+    for (at, kept) in lines.iter().enumerate() {
+        let Some(every) = kept.interval_ms.filter(|_| kept.pause_ms.is_some()) else {
+            continue;
+        };
+        for voice in kept
+            .voices
+            .iter()
+            .filter(|v| v.marked || kept.is_kept_by(v))
+        {
+            let lead = leads
+                .entry((kept.line.db, voice.origin.as_str()))
+                .or_insert((every, at));
+            *lead = (every, at).min(*lead);
+        }
+    }
+    let fastest: Vec<(i64, Vec<&Voice>)> = lines
+        .iter()
+        .map(|k| (k.interval_ms.unwrap_or(i64::MAX), k.voices.clone()))
+        .collect();
+    for (at, kept) in lines.iter_mut().enumerate() {
+        let db = kept.line.db;
+        let Some(every) = kept.interval_ms.filter(|_| kept.is_crowded()) else {
+            continue;
+        };
+        let own = kept
+            .voices
+            .iter()
+            .filter_map(|v| leads.get(&(db, v.origin.as_str())));
+        let mut leading: BTreeSet<usize> = own.map(|lead| lead.1).collect();
+        if leading.is_empty() {
+            // Nobody is known here, but elsewhere.
+            leading = leads
+                .iter()
+                .filter(|((of, _), _)| *of == db)
+                .map(|(_, lead)| lead.1)
+                .collect();
+        }
+        let leading = leading
+            .into_iter()
+            .filter(|lead| *lead != at)
+            .filter_map(|lead| fastest.get(lead));
+        let leading: Vec<_> = leading.filter(|(interval, _)| *interval < every).collect();
+        if leading.is_empty() {
+            continue;
+        }
+        let led = |voice: &Voice| {
+            leading.iter().any(|(interval, voices)| {
+                let mut there = voices.iter().filter(|v| v.origin == voice.origin);
+                there.any(|v| voice.last_ms <= v.last_ms.saturating_add(twice(*interval)))
+            })
+        };
+        kept.voices.retain(|v| {
+            keeps(v, every, true) || leads.contains_key(&(db, v.origin.as_str())) || led(v)
+        });
+        if let Some(last_ms) = kept.voices.iter().map(|v| v.last_ms).max() {
+            kept.last_ms = last_ms.min(kept.last_ms);
+        }
+    }
+    lines.retain(|kept| !kept.voices.is_empty());
+    lines
 }
 
 /// Whether a voice had time to show a rhythm and has none: less than two thirds
@@ -594,10 +702,18 @@ impl<'a> Beat<'a> {
         // the line's pace for a while.
         let is_beat = |origin: &str| {
             self.lines.iter().any(|kept| {
+                let crowded = kept.is_crowded();
                 let mut own = kept.voices.iter().filter(|v| v.origin == origin);
                 own.any(|v| {
                     let pace = kept.interval_ms.filter(|_| v.count > 2);
-                    v.marked || pace.is_some_and(|pace| paced(v, pace))
+                    let shows = |every| {
+                        if crowded {
+                            keeps(v, every, true)
+                        } else {
+                            paced(v, every)
+                        }
+                    };
+                    v.marked || pace.is_some_and(shows)
                 })
             })
         };

@@ -1,9 +1,11 @@
 //! Workers as CLIENT LIST shows them.
 //!
 //! Seen with Celery 5.2.7 and 5.7.0: a worker has one connection whose last
-//! command is BRPOP, blocked or not, and one or two that PSUBSCRIBE (control
-//! and gossip; `--without-gossip` leaves one). `celery events` and Flower only
-//! PSUBSCRIBE, a web process only SUBSCRIBEs.
+//! command is BRPOP, blocked or not, one or two that PSUBSCRIBE (control
+//! and gossip; `--without-gossip` leaves one), and one whose last command is
+//! PUBLISH, for heartbeats every 2 s (with 4.4 too; none with `--without-gossip
+//! --without-heartbeat`). `celery events` and Flower only PSUBSCRIBE, a web
+//! process only SUBSCRIBEs.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,11 @@ const ASKER_AGE_S: u64 = 2;
 /// does not at the moment is likely between two of kombu's polls.
 const BETWEEN_POLLS_S: u64 = 1;
 
+/// Three of a worker's heartbeats, and five. With `--without-heartbeat` alone it
+/// says that it is there as it starts, and nothing later.
+const HEART_SHOWN_S: u64 = 6;
+const HEART_STOPPED_S: u64 = 10;
+
 /// Counts Celery's connections per database in the text of CLIENT LIST, 6.2 and
 /// later. Databases without any are left out.
 #[must_use]
@@ -24,7 +31,8 @@ pub fn crowds(list: &[u8]) -> BTreeMap<u32, Crowd> {
     for client in list.split(|byte| *byte == b'\n').filter_map(Client::read) {
         let consumer = client.cmd == b"brpop" && client.age_s >= ASKER_AGE_S;
         let subscriber = client.psub > 0;
-        if !consumer && !subscriber {
+        let sends = client.cmd == b"publish" && !subscriber;
+        if !consumer && !subscriber && !sends {
             continue;
         }
         let crowd = crowds.entry(client.db).or_default();
@@ -32,6 +40,9 @@ pub fn crowds(list: &[u8]) -> BTreeMap<u32, Crowd> {
         crowd.consumers += u64::from(consumer);
         let blocked = consumer && client.flags.contains(&b'b');
         crowd.blocked += u64::from(blocked);
+        let went_on = client.age_s.saturating_sub(client.idle_s) >= HEART_SHOWN_S;
+        crowd.hearts += u64::from(sends && went_on);
+        crowd.beating += u64::from(sends && client.idle_s <= HEART_STOPPED_S);
         crowd.asking += u64::from(blocked || (consumer && client.idle_s <= BETWEEN_POLLS_S));
     }
     crowds
@@ -96,6 +107,7 @@ mod tests {
             consumers,
             blocked,
             asking: blocked,
+            ..Crowd::default()
         }
     }
 
@@ -147,6 +159,31 @@ mod tests {
                     "an inspect that asks",
                     line.replace("age=60", "age=1"),
                     crowd(0, 0, 0),
+                ),
+                (
+                    "a worker's heart",
+                    line.replace("cmd=brpop", "cmd=publish")
+                        .replace("idle=0", "idle=10"),
+                    Crowd {
+                        hearts: 1,
+                        beating: 1,
+                        ..Crowd::default()
+                    },
+                ),
+                (
+                    "a heart that stopped",
+                    line.replace("cmd=brpop", "cmd=publish")
+                        .replace("idle=0", "idle=11"),
+                    Crowd {
+                        hearts: 1,
+                        ..Crowd::default()
+                    },
+                ),
+                (
+                    "a worker that said it is there, and has no heart",
+                    line.replace("cmd=brpop", "cmd=publish")
+                        .replace("idle=0", "idle=55"),
+                    Crowd::default(),
                 ),
                 (
                     "another command that blocks",

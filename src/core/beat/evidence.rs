@@ -211,9 +211,21 @@ pub struct Crowd {
     /// Those of the consumers that wait, or did until a moment ago: kombu waits
     /// for a second at a time.
     pub asking: u64,
+    /// Those that went on to send events: their last command is PUBLISH. A worker does so
+    /// every 2 s by default (celery/worker/heartbeat.py), however busy its
+    /// processes are; one of a single process (`-P solo`) not while it works.
+    pub hearts: u64,
+    /// Those that sent one lately, also as their first.
+    pub beating: u64,
 }
 
 impl Crowd {
+    /// Whether workers' hearts stopped: some sent events, and nobody does.
+    #[must_use]
+    pub const fn is_still(&self) -> bool {
+        self.hearts > 0 && self.beating == 0 && self.asking == 0
+    }
+
     /// Workers with remote control. Each has one consumer and one or two
     /// subscribers; a monitor has subscribers only.
     #[must_use]

@@ -92,12 +92,7 @@ impl<'a> Known<'a> {
     pub fn pile(&self, evidence: &'a Evidence, queue: &Queue) -> Option<(&'a str, u64)> {
         // Three of these are a quarter of an hour without a reader.
         const LONG_INTERVAL_MS: i64 = 300_000;
-        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for sighting in sampled(evidence, queue).filter(|s| self.is_periodic(&s.task)) {
-            let count = counts.entry(&sighting.task).or_default();
-            *count = count.saturating_add(sighting.count);
-        }
-        counts
+        self.counts(evidence, queue)
             .into_iter()
             .filter(|(task, count)| {
                 let long = self
@@ -106,6 +101,29 @@ impl<'a> Known<'a> {
                 *count >= PILE || (long && *count >= 3)
             })
             .max_by_key(|(_, count)| *count)
+    }
+
+    /// The periodic task with most messages in a queue, if at least so many were
+    /// read there.
+    pub fn most(
+        &self,
+        evidence: &'a Evidence,
+        queue: &Queue,
+        least: u64,
+    ) -> Option<(&'a str, u64)> {
+        let counts = self.counts(evidence, queue).into_iter();
+        let most = counts.max_by_key(|(_, count)| *count);
+        most.filter(|(_, count)| *count >= least)
+    }
+
+    /// Messages of each periodic task that were read in a queue.
+    fn counts(&self, evidence: &'a Evidence, queue: &Queue) -> BTreeMap<&'a str, u64> {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for sighting in sampled(evidence, queue).filter(|s| self.is_periodic(&s.task)) {
+            let count = counts.entry(&sighting.task).or_default();
+            *count = count.saturating_add(sighting.count);
+        }
+        counts
     }
 }
 

@@ -28,6 +28,12 @@ const TAKEN_AT_ONCE_MS: i64 = 5_000;
 const STANDSTILL_MS: i64 = 60_000;
 const STANDSTILL_INTERVALS: i64 = 5;
 
+/// The same where no worker's heart beats, which the busy ones' do, and so many
+/// messages of a periodic task that are a pile then.
+const HEARTLESS_MS: i64 = 20_000;
+const HEARTLESS_INTERVALS: i64 = 2;
+const HEARTLESS_PILE: u64 = 3;
+
 /// Who asked for messages a moment ago got none, if nothing was popped for so long.
 const NOTHING_GOT_MS: i64 = 2_000;
 
@@ -56,6 +62,11 @@ fn movement<'a>(evidence: &'a Evidence, queue: &Queue) -> Option<&'a Movement> {
     flows.find(|flow| flow.db == queue.db && flow.queue == queue.name)
 }
 
+/// Whether somebody was seen to take a message from this queue.
+fn was_read(evidence: &Evidence, queue: &Queue) -> bool {
+    movement(evidence, queue).is_some_and(|flow| flow.last_out_ms.is_some())
+}
+
 /// How long nothing was popped from this queue though messages came; `None` if
 /// something was, or nobody watched.
 fn standstill(evidence: &Evidence, known: &Known, queue: &Queue) -> Option<i64> {
@@ -77,14 +88,42 @@ fn is_read(evidence: &Evidence, known: &Known, queue: &Queue, all_idle: bool) ->
     (popped <= POPPED_LATELY_MS && (at_once || !all_idle)) || (popped <= TAKEN_LATELY_MS && at_once)
 }
 
+/// Work that nobody does.
+struct Standstill<'a> {
+    /// The periodic task whose messages pile up, and how many were read.
+    task: &'a str,
+    count: u64,
+    /// For how long nobody took one.
+    ms: i64,
+}
+
 /// How long work stands still in this queue, if for too long: its messages pile
 /// up, and nobody took one.
-fn stands_still(evidence: &Evidence, known: &Known, queue: &Queue, task: &str) -> Option<i64> {
-    let least = known
-        .interval(task)
-        .unwrap_or(0)
-        .saturating_mul(STANDSTILL_INTERVALS);
-    standstill(evidence, known, queue).filter(|ms| *ms > least.max(STANDSTILL_MS))
+fn stands_still<'a>(
+    evidence: &'a Evidence,
+    known: &Known<'a>,
+    queue: &Queue,
+) -> Option<Standstill<'a>> {
+    let ms = standstill(evidence, known, queue)?;
+    let (least_ms, intervals, pile) = if heartless(evidence, queue.db) {
+        let most = known.most(evidence, queue, HEARTLESS_PILE);
+        (HEARTLESS_MS, HEARTLESS_INTERVALS, most)
+    } else {
+        let pile = known.pile(evidence, queue);
+        (STANDSTILL_MS, STANDSTILL_INTERVALS, pile)
+    };
+    let (task, count) = pile?;
+    let every = known.interval(task).unwrap_or(0);
+    let least_ms = least_ms.max(every.saturating_mul(intervals));
+    (ms > least_ms).then_some(Standstill { task, count, ms })
+}
+
+/// Whether all workers of a database are seen to have stopped.
+fn heartless(evidence: &Evidence, db: u32) -> bool {
+    evidence
+        .workers
+        .on(db)
+        .is_some_and(|crowd| crowd.is_still())
 }
 
 /// Whether workers took messages of a broker's queues and then stood still: when,
@@ -99,13 +138,15 @@ pub fn frozen(evidence: &Evidence, known: &Known, db: u32, taken_ms: i64) -> Opt
         .queues
         .iter()
         .filter(|q| q.db == db && q.length > 0);
-    let piles = queues.any(|queue| {
-        let pile = known.pile(evidence, queue);
-        pile.is_some_and(|(task, _)| stands_still(evidence, known, queue, task).is_some())
-    });
+    let piles = queues.any(|queue| stands_still(evidence, known, queue).is_some());
     // What was taken last must itself be old, and nothing may have ended since.
     let still = newest.unwrap_or(0).max(taken_ms);
-    (piles && known.age(still) > STANDSTILL_MS).then_some(still)
+    let least_ms = if heartless(evidence, db) {
+        HEARTLESS_MS
+    } else {
+        STANDSTILL_MS
+    };
+    (piles && known.age(still) > least_ms).then_some(still)
 }
 
 /// Whether workers that no connection shows took messages lately, in one
@@ -228,7 +269,8 @@ fn queue_read(
     let crowd = evidence.workers.on(queue.db);
     let all_idle = crowd.is_some_and(|c| all_idle(evidence, known, queue, c));
     let gone = no_worker(evidence, known);
-    if !gone && is_read(evidence, known, queue, all_idle) {
+    let still = stands_still(evidence, known, queue);
+    if !gone && still.is_none() && is_read(evidence, known, queue, all_idle) {
         return (Some(true), None);
     }
     if queue.length == 0 {
@@ -243,7 +285,7 @@ fn queue_read(
         && !invisible(evidence, known, Some(queue.db));
     let workers_unknown = crowd.is_none_or(|c| c.live() == 0 && c.blocked > 0);
     let pile = known.pile(evidence, queue);
-    let why = match pile {
+    let why = match (still, pile) {
         _ if elsewhere => format!(
             "nobody reads it: the workers are connected to other databases than {}",
             queue.db
@@ -256,13 +298,13 @@ fn queue_read(
                 format!("{idle} consumers wait")
             }
         ),
-        Some((task, n)) if workers_unknown => {
+        (_, Some((task, n))) if workers_unknown => {
             format!(
                 "it seems that nobody reads it: at least {n} are of the periodic task {}",
                 name(task.as_bytes())
             )
         }
-        Some((task, n)) if stands_still(evidence, known, queue, task).is_some() => {
+        (Some(Standstill { task, count, ms }), _) => {
             if evidence
                 .unacked
                 .iter()
@@ -271,13 +313,20 @@ fn queue_read(
                 // Told of what they took.
                 return (Some(false), None);
             }
+            let hint = if heartless(evidence, queue.db) {
+                " and send no heartbeats: they are frozen, or each is one process that works on something long"
+            } else {
+                ": they do not read it, are frozen, or work on something long"
+            };
             format!(
-                "nobody took one for {}, though workers are connected: they do not read it, are frozen, or work on something long; at least {n} are of the periodic task {}",
-                span(standstill(evidence, known, queue).unwrap_or(0)),
+                "nobody took one for {}, though workers are connected{hint}; at least {count} are of the periodic task {}",
+                span(ms),
                 name(task.as_bytes())
             )
         }
-        Some((task, n)) => {
+        // It was read, and work stands still for less than that means something.
+        (None, Some(_)) if was_read(evidence, queue) => return (None, None),
+        (None, Some((task, n))) => {
             return (
                 None,
                 Some(Finding {
@@ -291,7 +340,7 @@ fn queue_read(
                 }),
             );
         }
-        None => return (None, None),
+        (None, None) => return (None, None),
     };
     let code = if holds_periodic(evidence, known, queue) {
         Code::QueueNotConsumed

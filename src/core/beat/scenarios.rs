@@ -107,6 +107,7 @@ pub fn workers(live: Option<u64>, blocked: Option<u64>) -> Workers {
         consumers: live.max(blocked),
         blocked,
         asking: blocked,
+        ..Crowd::default()
     });
     Workers {
         crowds: crowd.map(|crowd| [(0, crowd)].into()),

@@ -662,9 +662,176 @@ fn processes_that_come_and_go_and_send_the_same_hide_no_dead_beat() {
                 back + 60 * every,
                 every,
             )]);
-            server.until(back + 5 * every);
+            server.until(back + 7 * every);
             let alive = server.states(back + 30 * every, S / 2);
             assert_eq!(alive, [State::Alive], "{what}");
+        }
+    }
+}
+
+/// Two web servers whose processes are replaced now and then. Each request sends
+/// one to four tasks, a quarter of them one of beat's and a quarter the other.
+fn web(seed: u64, from: i64, to: i64, mean: i64) -> Vec<Vec<Push>> {
+    let mut streams = Vec::new();
+    for server in 0..2_u64 {
+        let mut dice = Dice((seed * 2 + server + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut at, mut life) = (from, 0);
+        while at < to {
+            let origin = format!("gen{life}@web{server}");
+            let mut pushes = Vec::new();
+            for _ in 0..25 {
+                at += dice.gap(mean);
+                for n in 0..=dice.below(4) {
+                    let task = ["mail", "mail", "fast", "slow"][dice.below(4) as usize];
+                    pushes.push(push(at + n, task, &origin));
+                }
+            }
+            streams.push(pushes);
+            at += mean / 10;
+            life += 1;
+        }
+    }
+    streams
+}
+
+/// A beat that dies among web processes: the states said while it lived, how long
+/// after its end it was told silent, and the states said after that.
+fn dies(every: i64, expected: bool, seed: u64) -> (Vec<State>, Option<i64>, Vec<State>) {
+    let slow = every * 7 / 2;
+    let end = T0 + 40 * every + seed as i64 % 60 * every / 60;
+    let mut streams = web(seed, T0, end + 60 * every, every / 3);
+    streams.push(even("fast", "gen7@beat", T0, end, every));
+    streams.push(even("slow", "gen7@beat", T0, end, slow));
+    let mut server = Server::new(streams);
+    if expected {
+        server.expected = vec![expect("fast", every), expect("slow", slow)];
+    }
+    server.until(T0 + 15 * every);
+    let lived = server.states(end, every / 20);
+    let told = server.first(State::Silent, end + 20 * every, every / 20);
+    let stays = server.states(end + 50 * every, every / 20);
+    (lived, told.map(|at| at - end), stays)
+}
+
+/// A beat that starts again among web processes: the states said in its first
+/// intervals, whether it is known in its slow line then, and the states after.
+fn starts_again(every: i64, expected: bool, seed: u64) -> (Vec<State>, bool, Vec<State>) {
+    let slow = every * 7 / 2;
+    let turn = T0 + 40 * every;
+    let end = turn + 60 * every;
+    let mut streams = web(seed, T0, end, every / 3);
+    for (origin, from, to) in [("gen7@a", T0, turn), ("gen8@b", turn + every / 2, end)] {
+        streams.push(even("fast", origin, from, to, every));
+        streams.push(even("slow", origin, from, to, slow));
+    }
+    let mut server = Server::new(streams);
+    if expected {
+        server.expected = vec![expect("fast", every), expect("slow", slow)];
+    }
+    server.until(T0 + 15 * every);
+    let mut states = server.states(turn, every / 20);
+    states.extend(server.states(turn + 3 * every, every / 20));
+    let heard = is_beats(&server.told(), "slow", "gen8@b");
+    let after = server.states(turn + 50 * every, every / 20);
+    (states, heard, after)
+}
+
+#[test]
+fn a_dead_beat_is_told_in_time_while_web_processes_send_all_of_its_tasks() {
+    for (every, expected) in [(2 * S, true), (2 * S, false), (MIN, true), (MIN, false)] {
+        let (mut late, mut relapsed, seeds) = (0, 0, 100);
+        for seed in 0..seeds {
+            let what = format!("every {every} ms, expected {expected}, seed {seed}");
+            let (lived, after, stays) = dies(every, expected, seed);
+            let fine = |s: &State| matches!(s, State::Alive | State::Late);
+            assert!(lived.iter().all(fine), "{what}: {lived:?}");
+            // Whoever comes new in time may be beat, until it does not come again
+            // or not when it should: as a rule one interval, at worst the silence
+            // of two is waited for.
+            let worst = 2 * (2 * every + 5 * S);
+            assert!(after.is_some_and(|ms| ms <= worst), "{what}: {after:?}");
+            late += u64::from(after > Some(3 * every + 5 * S));
+            // Some gaps of one process look even by accident.
+            relapsed += u64::from(stays != [State::Silent]);
+        }
+        let what = format!("every {every} ms, expected {expected}: {late}, {relapsed}");
+        assert!(late * 5 <= seeds && relapsed * 20 <= seeds, "{what}");
+    }
+}
+
+#[test]
+fn a_beat_that_starts_again_among_web_processes_is_heard_in_all_of_its_lines() {
+    for (every, expected) in [(2 * S, true), (2 * S, false), (MIN, true), (MIN, false)] {
+        for seed in 100..200 {
+            let what = format!("every {every} ms, expected {expected}, seed {seed}");
+            let (states, heard, after) = starts_again(every, expected, seed);
+            let fine = |s: &State| matches!(s, State::Alive | State::Late);
+            assert!(states.iter().all(fine), "{what}: {states:?}");
+            assert!(heard, "{what}");
+            assert_eq!(after, [State::Alive], "{what}");
+        }
+    }
+}
+
+/// Whether this origin's publishes of a task are taken for beat's.
+fn is_beats(told: &Assessment, task: &str, origin: &str) -> bool {
+    let mut paces = told.watch.rhythms.iter();
+    paces.any(|pace| pace.task == task && pace.origin == origin && pace.beat)
+}
+
+#[test]
+fn two_beats_among_web_processes_are_told() {
+    for expected in [true, false] {
+        for seed in 200..220 {
+            let what = format!("expected {expected}, seed {seed}");
+            let (every, end) = (2 * S, T0 + 3 * MIN);
+            let mut streams = web(seed, T0, end, every / 3);
+            for (origin, from) in [("gen7@a", T0), ("gen8@b", T0 + MIN + S)] {
+                streams.push(even("fast", origin, from, end, every));
+                streams.push(even("slow", origin, from, end, 7 * S));
+            }
+            let mut server = Server::new(streams);
+            if expected {
+                server.expected = vec![expect("fast", every), expect("slow", 7 * S)];
+            }
+            server.until(T0 + MIN);
+            let told = server.first(State::Duplicate, end, S / 10);
+            assert!(told.is_some_and(|at| at <= T0 + 85 * S), "{what}: {told:?}");
+            let mut origins = server.told().publisher.origins;
+            origins.retain(|origin| origin.contains('@') && !origin.contains("web"));
+            origins.sort();
+            assert_eq!(origins, ["gen7@a", "gen8@b"], "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_beat_whose_fastest_line_is_known_only_later_is_heard_before_and_after() {
+    for expected in [true, false] {
+        for seed in 300..320 {
+            let what = format!("expected {expected}, seed {seed}");
+            let (every, slow) = (2 * S, 7 * S);
+            // The fast task is added while beat runs (RedBeat, a database).
+            let (added, end) = (T0 + 3 * MIN, T0 + 5 * MIN);
+            let mut streams = web(seed, T0, end + 2 * MIN, every / 3);
+            streams.push(even("fast", "gen7@beat", added, end, every));
+            streams.push(even("slow", "gen7@beat", T0, end, slow));
+            let mut server = Server::new(streams);
+            if expected {
+                server.expected = vec![expect("slow", slow)];
+            }
+            server.until(T0 + 2 * MIN);
+            assert_eq!(server.states(added, S / 10), [State::Alive], "{what}");
+            if expected {
+                server.expected.push(expect("fast", every));
+            }
+            assert_eq!(server.states(end, S / 10), [State::Alive], "{what}");
+            assert!(is_beats(&server.told(), "slow", "gen7@beat"), "{what}");
+            let told = server.first(State::Silent, end + MIN, S / 10);
+            assert!(
+                told.is_some_and(|at| at <= end + 15 * S),
+                "{what}: {told:?}"
+            );
         }
     }
 }
@@ -1044,6 +1211,19 @@ fn flow(since_in: i64, since_out: Option<i64>, waits: Option<i64>) -> Movement {
     }
 }
 
+/// A worker that has taken nothing for a while, and whether its heart beats.
+fn at_work(beating: u64) -> Workers {
+    let crowd = Crowd {
+        hearts: 1,
+        beating,
+        ..workers(Some(1), Some(0)).on(0).unwrap()
+    };
+    Workers {
+        crowds: Some([(0, crowd)].into()),
+        ..Workers::default()
+    }
+}
+
 /// A worker whose poll just ended.
 fn between_polls() -> Workers {
     let crowd = Crowd {
@@ -1158,6 +1338,38 @@ fn what_moves_says_whether_a_queue_is_read() {
             Verdict::QueueNotConsumed,
         ),
         (
+            "no heart beats, and nothing was popped for a while",
+            30,
+            flow(S, Some(23 * S), Some(21 * S)),
+            at_work(0),
+            Some(false),
+            Verdict::QueueNotConsumed,
+        ),
+        (
+            "no heart beats, and nothing was popped, not for long",
+            30,
+            flow(S, Some(21 * S), Some(19 * S)),
+            at_work(0),
+            Some(true),
+            Verdict::Unknown,
+        ),
+        (
+            "its heart beats: it is busy",
+            30,
+            flow(S, Some(42 * S), Some(40 * S)),
+            at_work(1),
+            Some(true),
+            Verdict::Unknown,
+        ),
+        (
+            "its heart beats, and nothing was popped for a minute and a bit",
+            30,
+            flow(S, Some(72 * S), Some(70 * S)),
+            at_work(1),
+            Some(false),
+            Verdict::QueueNotConsumed,
+        ),
+        (
             "busy, and nothing was popped for a while",
             30,
             flow(S, None, Some(40 * S)),
@@ -1189,4 +1401,69 @@ fn what_moves_says_whether_a_queue_is_read() {
     let told = judge(&frozen, NOW);
     assert_eq!(told.verdict, Verdict::UnackedStuck, "{}", told.reason);
     assert!(told.reason.contains("frozen"), "{}", told.reason);
+}
+
+#[test]
+fn a_frozen_worker_turns_healthy_into_its_fault_with_nothing_in_between() {
+    for (every, hearts, within) in [
+        (2 * S, true, 25 * S),
+        (2 * S, false, 65 * S),
+        (7 * S, true, 35 * S),
+        (MIN, true, 4 * MIN),
+        (MIN, false, 12 * MIN),
+        (10 * MIN, true, 40 * MIN),
+        (10 * MIN, false, 70 * MIN),
+    ] {
+        let what = format!("every {every} ms, hearts known {hearts}");
+        let froze = T0 + 30 * every + every / 2;
+        let end = froze + within + 10 * every;
+        let mut server = Server::new(vec![even("purge", "gen7@beat", T0, end, every)]);
+        let (mut said, mut waiting) = (Vec::new(), 0);
+        while server.now < end {
+            let before = server.sent;
+            let next = server.now + S / 2;
+            server.until(next);
+            let came = server.sent - before;
+            // It waited in BRPOP as it froze, which takes one message more.
+            if came > 0 && (waiting == 0 && server.now < froze + every) {
+                server.traffic.popped(server.now, 0, b"celery");
+            } else {
+                waiting += came;
+            }
+            if server.now < T0 + 20 * every {
+                continue;
+            }
+            let mut evidence = server.evidence();
+            evidence.queues = vec![queue("celery", waiting)];
+            if waiting > 0 {
+                evidence.sightings = vec![Sighting {
+                    task: "purge".to_owned(),
+                    queue: b"celery".to_vec(),
+                    count: waiting.min(50),
+                    ..Sighting::default()
+                }];
+            }
+            let still_ms = server.now - froze;
+            evidence.workers = match still_ms {
+                ..=1_000 => workers(Some(1), Some(1)),
+                _ if hearts => at_work(u64::from(still_ms <= 10 * S)),
+                _ => workers(Some(1), Some(0)),
+            };
+            let told = judge(&evidence, server.now);
+            if said
+                .last()
+                .is_none_or(|(_, verdict)| *verdict != told.verdict)
+            {
+                said.push((still_ms, told.verdict));
+            }
+            assert_eq!(told.publisher.state, State::Alive, "{what}");
+        }
+        let verdicts: Vec<Verdict> = said.iter().map(|(_, verdict)| *verdict).collect();
+        assert_eq!(
+            verdicts,
+            [Verdict::Healthy, Verdict::QueueNotConsumed],
+            "{what}: {said:?}"
+        );
+        assert!(said[1].0 <= within, "{what}: {said:?}");
+    }
 }

@@ -299,18 +299,24 @@ mod tests {
         consumers: 0,
         blocked: 0,
         asking: 0,
+        hearts: 0,
+        beating: 0,
     });
     const BUSY: Option<Crowd> = Some(Crowd {
         subscribers: 1,
         consumers: 1,
         blocked: 0,
         asking: 0,
+        hearts: 0,
+        beating: 0,
     });
     const WAITING: Option<Crowd> = Some(Crowd {
         subscribers: 1,
         consumers: 1,
         blocked: 1,
         asking: 1,
+        hearts: 0,
+        beating: 0,
     });
 
     fn word(reply: &Reply, field: &str) -> String {
