@@ -7,6 +7,7 @@
 use super::args;
 use super::glob::Glob;
 use super::keys::Names;
+use super::orphans::Kinds;
 use super::span;
 
 /// Where a sweep counts a TTL from.
@@ -42,6 +43,8 @@ pub struct Settings {
     pub ttl_basis: Basis,
     /// Whether the background sweep deletes by `max_age_ms`.
     pub sweep_deletes: bool,
+    /// What of Celery's remains the background sweep cleans.
+    pub sweep_orphans: Kinds,
     /// Writes a sweep may do in a second.
     pub max_writes_per_sec: u64,
     /// Finished results older than this are deleted, in ms; 0 never.
@@ -78,6 +81,7 @@ impl Default for Settings {
             ttl_jitter: 0,
             ttl_basis: Basis::Now,
             sweep_deletes: false,
+            sweep_orphans: Kinds::default(),
             max_writes_per_sec: 0,
             max_age_ms: 0,
             sweep_interval_ms: 0,
@@ -299,6 +303,13 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "the background sweep also deletes by max-age",
         read: |s, v| yes_no(v).map(|on| s.sweep_deletes = on),
         show: |s| show_yes_no(s.sweep_deletes),
+    },
+    Setting {
+        name: "sweep-orphans",
+        default: "",
+        meaning: "what the background sweep does of ORPHANS' work: requeue, and classes it purges",
+        read: |s, v| Kinds::parse(words(v)).map(|kinds| s.sweep_orphans = kinds),
+        show: |s| s.sweep_orphans.show().into_bytes(),
     },
     Setting {
         name: "max-writes-per-sec",

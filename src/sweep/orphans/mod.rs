@@ -52,6 +52,13 @@ pub struct OrphanOrder {
     pub by: String,
 }
 
+impl OrphanOrder {
+    /// Whether anything may be changed.
+    pub fn writes(&self) -> bool {
+        self.action != Action::Report && !self.dry_run
+    }
+}
+
 /// What has been done, or would be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Changes {
@@ -125,7 +132,7 @@ impl Orphans {
 
     /// Whether an orphan of this kind is to be deleted, be it for show.
     fn purges(&self, kind: Kind) -> bool {
-        self.order.action == Action::Purge(kind)
+        self.order.action.cleans(kind)
     }
 
     /// Whether there is room for one more item.
@@ -207,6 +214,9 @@ impl Orphans {
     }
 
     fn log(&self) {
+        let Action::Clean(kinds) = self.order.action else {
+            return;
+        };
         let Changes {
             purged,
             members,
@@ -214,16 +224,24 @@ impl Orphans {
             requeued,
         } = self.changes;
         let by = &self.order.by;
-        match self.order.action {
-            Action::Purge(kind) => log::notice(&format!(
-                "ORPHANS PURGE {} by {by}: {purged} purged, {members} bindings removed, {bytes_freed} bytes freed",
-                kind.class().name()
-            )),
-            Action::Requeue => log::notice(&format!(
-                "ORPHANS REQUEUE by {by}: {requeued} messages put back into their queues"
-            )),
-            Action::Report => {}
+        let mut purges = kinds
+            .iter()
+            .filter(|kind| *kind != Kind::Unacked)
+            .peekable();
+        let (mut what, mut done) = (Vec::new(), Vec::new());
+        if kinds.has(Kind::Unacked) {
+            what.push("REQUEUE".to_owned());
+            done.push(format!("{requeued} messages put back into their queues"));
         }
+        if purges.peek().is_some() {
+            let names: Vec<&str> = purges.map(|kind| kind.class().name()).collect();
+            what.push(format!("PURGE {}", names.join(" ")));
+            done.push(format!(
+                "{purged} purged, {members} bindings removed, {bytes_freed} bytes freed"
+            ));
+        }
+        let (what, done) = (what.join(", "), done.join(", "));
+        log::notice(&format!("ORPHANS {what} by {by}: {done}"));
     }
 }
 
@@ -269,7 +287,7 @@ impl Visitor for Orphans {
     }
 
     fn writes(&self) -> bool {
-        self.order.action != Action::Report && !self.order.dry_run
+        self.order.writes()
     }
 
     fn full(&self) -> bool {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::super::{Cost, Turn};
-use super::{Action, EXEMPT, Kind, Orphans, may};
+use super::{EXEMPT, Kind, Orphans, may};
 use crate::core::celery::binding::list_of;
 use crate::core::celery::{body, envelope, restore};
 use crate::core::keys::KeyType;
@@ -16,7 +16,7 @@ use crate::core::orphans::same_slot;
 use crate::core::reply::Reply;
 use crate::server::acl::Right;
 use crate::server::call::{self, Value};
-use crate::server::key::Key;
+use crate::server::key::{self, Key};
 use crate::server::{Ctx, Str};
 use crate::sweep::report::seconds_to_ms;
 
@@ -149,11 +149,15 @@ impl Orphans {
                 return None;
             }
         }
-        let size = |command, name: &[u8]| call::read(turn.ctx, command, &[name]).int().unwrap_or(0);
+        let size = |name: &[u8]| {
+            let key = Str::new(name);
+            let key = key.as_ref().and_then(|name| Key::read(turn.ctx, name));
+            key.map_or(0, |key| i64::try_from(key.len()).unwrap_or(i64::MAX))
+        };
         Some(Walk {
             db,
-            messages: size(c"HLEN", &hash),
-            indexed: size(c"ZCARD", &index),
+            messages: size(&hash),
+            indexed: size(&index),
             mutex_state: mutex_state(turn.ctx, &mutex),
             prefix: hash.strip_suffix(b"unacked").unwrap_or_default().to_vec(),
             from: Vec::new(),
@@ -177,11 +181,11 @@ impl Orphans {
             walk.from = format!("({seconds}.{ms:03}").into_bytes();
         }
         let skip = walk.skip.to_string();
-        let reply = call::read(
+        let reply = key::ask(
             turn.ctx,
+            &walk.index,
             c"ZREVRANGEBYSCORE",
             &[
-                &walk.index,
                 &walk.from,
                 b"-inf",
                 b"WITHSCORES",
@@ -204,7 +208,7 @@ impl Orphans {
     /// Judges one delivery, and puts it back if that is asked for.
     fn entry(&mut self, turn: &Turn<'_>, walk: &mut Walk, tag: &[u8], score: &[u8]) -> Cost {
         let mut cost = Cost::default();
-        let length = call::read(turn.ctx, c"HSTRLEN", &[&walk.hash, tag]).int();
+        let length = key::ask(turn.ctx, &walk.hash, c"HSTRLEN", &[tag]).int();
         let length = length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if length == 0 {
             self.keep(
@@ -217,7 +221,7 @@ impl Orphans {
             self.keep(Kind::Unacked, "it is too long to be read");
             return cost;
         }
-        let Value::Str(value) = call::read(turn.ctx, c"HGET", &[&walk.hash, tag]) else {
+        let Value::Str(value) = key::ask(turn.ctx, &walk.hash, c"HGET", &[tag]) else {
             return cost;
         };
         cost.bytes = value.len() as u64;
@@ -269,7 +273,7 @@ impl Orphans {
         stuck: &Stuck<'_>,
     ) -> Result<u64, Option<&'static str>> {
         let lists = self.lists_of(turn, walk, stuck)?;
-        if self.order.action != Action::Requeue {
+        if !self.order.action.cleans(Kind::Unacked) {
             return Ok(0);
         }
         // Here is one step, so whoever holds the mutex is another: taking it and
@@ -338,7 +342,7 @@ impl Orphans {
             ]
             .concat();
             let bound = |member: &[u8]| {
-                call::read(turn.ctx, c"SISMEMBER", &[&table, member]).int() == Some(1)
+                key::ask(turn.ctx, &table, c"SISMEMBER", &[member]).int() == Some(1)
             };
             self.tables
                 .routes(walk.db, &table, key)
