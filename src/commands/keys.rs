@@ -248,9 +248,9 @@ fn wanted(
     let len = key.len() as u64;
     drop(key);
     let mut class = current.names.class(name, kind);
-    if class == Class::Other && lists::may_tell(&current.names, name, kind) {
+    if class == Class::Other && lists::may_tell(kind) {
         let bytes = call::memory_usage(ctx, &string, 1);
-        class = lists::told(ctx, ctx.db(), &string, kind, len, bytes);
+        class = lists::told(ctx, &current.names, ctx.db(), &string, kind, len, bytes);
     }
     class == wanted
 }

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use crate::core::beat::{Evidence, Expected, Finish, Heard};
 use crate::core::celery::binding;
+use crate::core::keys::Names;
 use crate::core::settings::Settings;
 use crate::known::{self, Place};
 use crate::observe;
@@ -65,6 +66,7 @@ struct Places {
 /// The work of one call.
 struct Gathering<'a> {
     look: Look<'a>,
+    names: Rc<Names>,
     settings: Rc<Settings>,
     now_ms: i64,
     places: Places,
@@ -97,6 +99,7 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
             heard,
             ..Evidence::default()
         },
+        names: current.names,
         settings: current.settings,
         sightings: Sightings::default(),
         broker_dbs: BTreeSet::new(),
