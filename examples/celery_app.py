@@ -24,6 +24,14 @@ app.conf.update(
     broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 5},
 )
 
+# Only where a test asks for it: other names for what is not acknowledged yet.
+if os.environ.get("UNACKED") == "1":
+    app.conf.broker_transport_options.update(
+        unacked_key="taken",
+        unacked_index_key="taken_at",
+        unacked_mutex_key="taken_mutex",
+    )
+
 # Only where a test asks for it: the periodic tasks that stock beat or RedBeat
 # publishes, once a second.
 if os.environ.get("BEAT_SCHEDULE") == "1":

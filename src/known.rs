@@ -38,6 +38,8 @@ pub struct Known {
     pub queues: BTreeSet<Place>,
     /// Hashes of unacknowledged messages.
     pub unacked: BTreeSet<Place>,
+    /// The indexes of those hashes whose index was found by what lies in it.
+    pub indexes: BTreeMap<Place, Vec<u8>>,
     /// RedBeat's schedules.
     pub schedules: BTreeSet<Place>,
     /// The last result per task name.
@@ -98,6 +100,34 @@ pub fn seen(db: i32, name: &[u8], class: Class, kind: KeyType) {
             learn(&mut known.schedules, db, name);
         }
         _ => {}
+    }
+}
+
+/// Hashes of unacknowledged messages in a database, some of them if there are many.
+#[must_use]
+pub fn unacked(db: i32) -> Vec<Vec<u8>> {
+    const SOME: usize = 16;
+    with(|known| {
+        let all = known.unacked.range((db, Vec::new())..);
+        let here = all.take_while(|(at, _)| *at == db).take(SOME);
+        here.map(|(_, name)| name.clone()).collect()
+    })
+    .unwrap_or_default()
+}
+
+/// The index that was found to be that of a hash of unacknowledged messages.
+#[must_use]
+pub fn index_of(db: i32, hash: &[u8]) -> Option<Vec<u8>> {
+    with(|known| known.indexes.get(&(db, hash.to_vec())).cloned()).flatten()
+}
+
+/// Notes the index of a hash of unacknowledged messages.
+pub fn index_found(db: i32, hash: &[u8], index: &[u8]) {
+    let mut known = KNOWN.get_mut();
+    let known = known.get_or_insert_default();
+    learn(&mut known.unacked, db, hash);
+    if known.indexes.len() < MOST_NAMES {
+        known.indexes.insert((db, hash.to_vec()), index.to_vec());
     }
 }
 
@@ -166,6 +196,7 @@ pub fn flushed(db: Option<i32>) {
         return;
     };
     known.results.clear();
+    known.indexes.retain(|(db, _), _| *db != flushed);
     for places in known.all_places() {
         places.retain(|(db, _)| *db != flushed);
     }
@@ -177,14 +208,16 @@ pub fn swapped(a: i32, b: i32) {
     let Some(known) = known.as_mut() else {
         return;
     };
+    let moved = |(db, name)| match db {
+        db if db == a => (b, name),
+        db if db == b => (a, name),
+        db => (db, name),
+    };
     for places in known.all_places() {
-        *places = std::mem::take(places)
-            .into_iter()
-            .map(|(db, name)| match db {
-                db if db == a => (b, name),
-                db if db == b => (a, name),
-                db => (db, name),
-            })
-            .collect();
+        *places = std::mem::take(places).into_iter().map(moved).collect();
     }
+    known.indexes = std::mem::take(&mut known.indexes)
+        .into_iter()
+        .map(|(place, index)| (moved(place), index))
+        .collect();
 }

@@ -99,10 +99,10 @@ pub fn deleted(class: Class) {
     of(class).deleted.add(1);
 }
 
-/// ORPHANS deleted so many of a class.
-pub fn purged(class: Class, n: u64) {
-    PURGED.add(n);
-    of(class).deleted.add(n);
+/// ORPHANS deleted one of a class.
+pub fn purged(class: Class) {
+    PURGED.add(1);
+    of(class).deleted.add(1);
 }
 
 static SLICES: Counter = Counter::new();

@@ -176,6 +176,11 @@ async fn a_bad_argument_stops_the_load_with_the_reason_in_the_log() {
                 "expected-tasks",
             ),
             ("a share above the whole", "cpu-percent 101", "cpu-percent"),
+            (
+                "a class that holds work",
+                "sweep-orphans queue",
+                "expected some of requeue",
+            ),
         ];
         for (what, arguments, told) in rows {
             match Setup::on(binary).arguments(arguments).try_start().await {

@@ -19,6 +19,7 @@ mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
 mod enforcement; // which TTL a written result has
 mod exporter; // the script for redis_exporter, as each server runs it
+mod findings; // what is wrong, what helps, and that it does
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
 mod keys; // SCAN with filters: what each call shows and what a whole round does

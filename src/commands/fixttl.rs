@@ -2,9 +2,8 @@
 
 use std::ffi::{CStr, c_int};
 
-use super::{caller, database, once, unknown_option, user};
+use super::{WalkOptions, caller, once, unknown_option, user};
 use crate::core::args::{Args, percent, quoted};
-use crate::core::glob::Glob;
 use crate::core::keys::Class;
 use crate::core::policy::Plan;
 use crate::core::settings::{Basis, Settings};
@@ -14,7 +13,7 @@ use crate::server::command::{Command, Outcome};
 use crate::server::context::now_ms;
 use crate::settings;
 use crate::sweep::fix::{Fix, FixOrder};
-use crate::sweep::{Order, Scope, engine};
+use crate::sweep::{Order, engine};
 
 /// The shortest TTL that can be given, in ms.
 const LEAST_TTL_MS: i64 = 1_000;
@@ -29,38 +28,26 @@ struct Options {
     from_done: Option<()>,
     max_age_ms: Option<i64>,
     classes: Option<Vec<Class>>,
-    pattern: Option<Glob>,
-    scope: Option<Scope>,
-    limit: Option<u64>,
-    dry_run: Option<()>,
-    asynchronous: Option<()>,
+    walk: WalkOptions,
 }
 
+/// The options that it shares with others.
+const SHARED: [&str; 6] = ["DB", "ALLDBS", "MATCH", "LIMIT", "DRYRUN", "ASYNC"];
+
 impl Options {
-    fn parse(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Self, String> {
+    fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {
+            if options.walk.take(&SHARED, &name, &mut args)? {
+                continue;
+            }
             match name.as_str() {
                 "TTL" => once(&mut options.ttl_ms, ttl(&mut args)?, "TTL")?,
                 "JITTER" => once(&mut options.jitter, jitter(&mut args)?, "JITTER")?,
                 "FROMDONE" => once(&mut options.from_done, (), "FROMDONE")?,
                 "MAXAGE" => once(&mut options.max_age_ms, args.span("MAXAGE")?, "MAXAGE")?,
                 "CLASS" => once(&mut options.classes, classes(&mut args)?, "CLASS")?,
-                "MATCH" => once(&mut options.pattern, args.glob("MATCH")?, "MATCH")?,
-                "DB" => once(
-                    &mut options.scope,
-                    database(ctx, &mut args)?,
-                    "DB or ALLDBS",
-                )?,
-                "ALLDBS" => once(&mut options.scope, Scope::All, "DB or ALLDBS")?,
-                "LIMIT" => once(
-                    &mut options.limit,
-                    args.number("LIMIT", 1, u64::MAX)?,
-                    "LIMIT",
-                )?,
-                "DRYRUN" => once(&mut options.dry_run, (), "DRYRUN")?,
-                "ASYNC" => once(&mut options.asynchronous, (), "ASYNC")?,
                 _ => {
                     return Err(unknown_option(
                         word,
@@ -155,8 +142,12 @@ impl Command for FixTtl {
     ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
-        let options = match Options::parse(ctx, args) {
-            Ok(options) => options,
+        let parsed = Options::parse(args).and_then(|options| {
+            let scope = options.walk.scope(ctx)?;
+            Ok((options, scope))
+        });
+        let (options, scope) = match parsed {
+            Ok(parsed) => parsed,
             Err(why) => return Outcome::Refused(why),
         };
         let current = settings::now();
@@ -165,9 +156,9 @@ impl Command for FixTtl {
         let order = FixOrder {
             plan,
             classes: options.classes.unwrap_or_else(|| vec![Class::TaskResult]),
-            pattern: options.pattern,
-            limit: options.limit.unwrap_or(0),
-            dry_run: options.dry_run.is_some(),
+            pattern: options.walk.pattern,
+            limit: options.walk.limit.unwrap_or(0),
+            dry_run: options.walk.dry_run.is_some(),
             learn: !current.settings.expected_tasks.is_empty(),
             background: false,
         };
@@ -178,10 +169,10 @@ impl Command for FixTtl {
                 what: "HYGIENE.FIXTTL",
                 by: caller(ctx, user.as_deref()),
                 user,
-                scope: options.scope.unwrap_or(Scope::All),
+                scope,
                 visitor: Box::new(Fix::new(ctx, order, current.names, seed)),
             },
-            options.asynchronous.is_some(),
+            options.walk.asynchronous.is_some(),
         )
     }
 }

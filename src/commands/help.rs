@@ -26,7 +26,7 @@ const LINES: &[&str] = &[
     "HYGIENE.KEYS cursor [CLASS c] [NOTTL | TTLBELOW d | TTLABOVE d] [OLDERTHAN d] [MATCH glob]",
     "             [COUNT n]",
     "    SCAN with filters: iterates over keys of a class, a TTL or an idle time.",
-    "HYGIENE.ORPHANS [REQUEUE | PURGE class] [OLDERTHAN d] [LIMIT n] [DRYRUN] [ASYNC]",
+    "HYGIENE.ORPHANS [REQUEUE | PURGE class] [OLDERTHAN d] [DB n | ALLDBS] [LIMIT n] [DRYRUN] [ASYNC]",
     "    Finds what Celery left behind; REQUEUE puts stuck messages back, PURGE deletes",
     "    reply_queue, event_queue, binding or chord remains.",
     "HYGIENE.SCAN [DB n | ALLDBS] [PREFIX p] [MATCH glob] [MEMORY EXACT|SAMPLE|OFF] [TOP n] [ASYNC]",

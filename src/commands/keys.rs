@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int};
 use std::time::Instant;
 
-use super::{once, unknown_option, user};
+use super::{WalkOptions, once, unknown_option, user};
 use crate::core::args::{self, Args, quoted};
 use crate::core::glob::Glob;
 use crate::core::keys::Class;
@@ -58,10 +58,12 @@ struct Options {
     cursor: u64,
     class: Option<Class>,
     life: Option<Life>,
-    older_than_ms: Option<i64>,
-    pattern: Option<Glob>,
     count: Option<u64>,
+    walk: WalkOptions,
 }
+
+/// The options that it shares with others.
+const SHARED: [&str; 2] = ["OLDERTHAN", "MATCH"];
 
 impl Options {
     fn parse(words: &[&[u8]]) -> Result<Self, String> {
@@ -78,17 +80,14 @@ impl Options {
             ..Self::default()
         };
         while let Some((word, name)) = args.option() {
+            if options.walk.take(&SHARED, &name, &mut args)? {
+                continue;
+            }
             match name.as_str() {
                 "CLASS" => once(&mut options.class, class(args.value("CLASS")?)?, "CLASS")?,
                 "NOTTL" => once(&mut options.life, Life::None, LIFE)?,
                 "TTLBELOW" => once(&mut options.life, Life::Below(args.span("TTLBELOW")?), LIFE)?,
                 "TTLABOVE" => once(&mut options.life, Life::Above(args.span("TTLABOVE")?), LIFE)?,
-                "OLDERTHAN" => once(
-                    &mut options.older_than_ms,
-                    args.span("OLDERTHAN")?,
-                    "OLDERTHAN",
-                )?,
-                "MATCH" => once(&mut options.pattern, args.glob("MATCH")?, "MATCH")?,
                 "COUNT" => once(
                     &mut options.count,
                     args.number("COUNT", 1, MOST_COUNT)?,
@@ -156,7 +155,7 @@ impl Command for Keys {
             Ok(options) => options,
             Err(why) => return Outcome::Refused(why),
         };
-        if options.older_than_ms.is_some() && !keyspace::idle_times_are_kept(ctx) {
+        if options.walk.older_than_ms.is_some() && !keyspace::idle_times_are_kept(ctx) {
             return Outcome::Refused(format!("OLDERTHAN: {}", keyspace::NO_IDLE_TIMES));
         }
         let user = match user(ctx).map(|name| User::named(&name)) {
@@ -184,7 +183,7 @@ fn walk(
     loop {
         let step = STEP.min(count - asked);
         asked += step;
-        let (next, names) = scan(ctx, cursor, step, options.pattern.as_ref())?;
+        let (next, names) = scan(ctx, cursor, step, options.walk.pattern.as_ref())?;
         cursor = next;
         found.extend(
             names
@@ -252,6 +251,7 @@ fn wanted(
         return false;
     }
     if options
+        .walk
         .older_than_ms
         .is_some_and(|ms| key.idle_ms().is_none_or(|idle| idle < ms))
     {
@@ -266,9 +266,9 @@ fn wanted(
     let len = key.len() as u64;
     drop(key);
     let mut class = current.names.class(name, kind);
-    if class == Class::Other && lists::may_tell(&current.names, name, kind) {
+    if class == Class::Other && lists::may_tell(kind) {
         let bytes = call::memory_usage(ctx, &string, 1);
-        class = lists::told(ctx, ctx.db(), &string, kind, len, bytes);
+        class = lists::told(ctx, &current.names, ctx.db(), &string, kind, len, bytes);
     }
     class == wanted
 }

@@ -13,6 +13,7 @@ pub mod stats;
 pub mod trigger;
 
 use crate::core::args::Args;
+use crate::core::glob::Glob;
 use crate::server::{Ctx, acl};
 use crate::sweep::Scope;
 
@@ -30,17 +31,69 @@ fn user(ctx: Ctx<'_>) -> Option<Vec<u8>> {
     acl::available().then(|| acl::current_user(ctx)).flatten()
 }
 
-/// The value of `DB`: a database that this server has.
-fn database(ctx: Ctx<'_>, args: &mut Args<'_>) -> Result<Scope, String> {
+/// The value of `DB`.
+fn db(args: &mut Args<'_>) -> Result<i32, String> {
     let db = args.number("DB", 0, i32::MAX.unsigned_abs().into())?;
-    let db = i32::try_from(db).unwrap_or(i32::MAX);
-    let home = ctx.db();
-    let there = ctx.select(db);
-    ctx.select(home);
-    if there {
-        Ok(Scope::One(db))
+    Ok(i32::try_from(db).unwrap_or(i32::MAX))
+}
+
+/// Makes sure that this server has the database.
+fn database(ctx: Ctx<'_>, db: i32) -> Result<i32, String> {
+    let _home = ctx.home();
+    if ctx.select(db) {
+        Ok(db)
     } else {
         Err(format!("DB '{db}': this server has no such database"))
+    }
+}
+
+/// The options that commands which walk over keys share, each with one meaning and
+/// one wording.
+#[derive(Debug, Default)]
+struct WalkOptions {
+    /// `DB n` or `ALLDBS`.
+    scope: Option<Scope>,
+    /// `MATCH glob`.
+    pattern: Option<Glob>,
+    /// `OLDERTHAN d`, in ms.
+    older_than_ms: Option<i64>,
+    /// `LIMIT n`.
+    limit: Option<u64>,
+    /// `DRYRUN`.
+    dry_run: Option<()>,
+    /// `ASYNC`.
+    asynchronous: Option<()>,
+}
+
+impl WalkOptions {
+    /// Takes the option `name` with its value, if it is one of those that the command
+    /// shares: `false` if it is not.
+    fn take(&mut self, shared: &[&str], name: &str, args: &mut Args<'_>) -> Result<bool, String> {
+        if !shared.contains(&name) {
+            return Ok(false);
+        }
+        match name {
+            "DB" => once(&mut self.scope, Scope::One(db(args)?), "DB or ALLDBS")?,
+            "ALLDBS" => once(&mut self.scope, Scope::All, "DB or ALLDBS")?,
+            "MATCH" => once(&mut self.pattern, args.glob(name)?, name)?,
+            "OLDERTHAN" => once(&mut self.older_than_ms, args.span(name)?, name)?,
+            "LIMIT" => once(&mut self.limit, args.number(name, 1, u64::MAX)?, name)?,
+            "DRYRUN" => once(&mut self.dry_run, (), name)?,
+            "ASYNC" => once(&mut self.asynchronous, (), name)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The databases asked for: all unless one is named.
+    ///
+    /// # Errors
+    /// This server has no database of that number.
+    fn scope(&self, ctx: Ctx<'_>) -> Result<Scope, String> {
+        match self.scope {
+            Some(Scope::One(db)) => database(ctx, db).map(Scope::One),
+            Some(Scope::All) | None => Ok(Scope::All),
+        }
     }
 }
 

@@ -1,17 +1,17 @@
-//! `HYGIENE.ORPHANS [REQUEUE | PURGE class] [OLDERTHAN d] [LIMIT n] [DRYRUN] [ASYNC]`
+//! `HYGIENE.ORPHANS [REQUEUE | PURGE class] [OLDERTHAN d] [DB n | ALLDBS] [LIMIT n] [DRYRUN] [ASYNC]`
 
 use std::ffi::{CStr, c_int};
 
-use super::{caller, once, unknown_option, user};
+use super::{WalkOptions, caller, once, unknown_option, user};
 use crate::core::args::Args;
-use crate::core::orphans::{Action, Ages, Kind, NAMES};
+use crate::core::orphans::{Action, Ages, Kind, Kinds, NAMES};
 use crate::core::syntax::{ASYNC, Arg, DRYRUN, LIMIT, OLDERTHAN};
 use crate::keyspace;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::settings;
 use crate::sweep::orphans::{OrphanOrder, Orphans as Visitor};
-use crate::sweep::{Order, Scope, engine};
+use crate::sweep::{Order, engine};
 
 /// The most names that LIMIT lets a report tell of one kind: finished passes are
 /// remembered with their replies.
@@ -23,43 +23,32 @@ pub struct Orphans;
 #[derive(Debug, Default)]
 struct Options {
     action: Option<Action>,
-    older_than_ms: Option<i64>,
-    limit: Option<u64>,
-    dry_run: Option<()>,
-    asynchronous: Option<()>,
+    walk: WalkOptions,
 }
+
+/// The options that it shares with others.
+const SHARED: [&str; 6] = ["OLDERTHAN", "DB", "ALLDBS", "LIMIT", "DRYRUN", "ASYNC"];
 
 impl Options {
     fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {
-            match name.as_str() {
-                "REQUEUE" => once(&mut options.action, Action::Requeue, "REQUEUE or PURGE")?,
-                "PURGE" => once(
-                    &mut options.action,
-                    Action::Purge(Kind::purgeable(args.value("PURGE")?)?),
-                    "REQUEUE or PURGE",
-                )?,
-                "OLDERTHAN" => once(
-                    &mut options.older_than_ms,
-                    args.span("OLDERTHAN")?,
-                    "OLDERTHAN",
-                )?,
-                "LIMIT" => once(
-                    &mut options.limit,
-                    args.number("LIMIT", 1, u64::MAX)?,
-                    "LIMIT",
-                )?,
-                "DRYRUN" => once(&mut options.dry_run, (), "DRYRUN")?,
-                "ASYNC" => once(&mut options.asynchronous, (), "ASYNC")?,
+            if options.walk.take(&SHARED, &name, &mut args)? {
+                continue;
+            }
+            let kind = match name.as_str() {
+                "REQUEUE" => Kind::Unacked,
+                "PURGE" => Kind::purgeable(args.value("PURGE")?)?,
                 _ => {
                     return Err(unknown_option(
                         word,
-                        "REQUEUE, PURGE class, OLDERTHAN d, LIMIT n, DRYRUN or ASYNC",
+                        "REQUEUE, PURGE class, OLDERTHAN d, DB n, ALLDBS, LIMIT n, DRYRUN or ASYNC",
                     ));
                 }
-            }
+            };
+            let action = Action::Clean(Kinds::of([kind]));
+            once(&mut options.action, action, "REQUEUE or PURGE")?;
         }
         Ok(options)
     }
@@ -67,7 +56,9 @@ impl Options {
 
 impl Command for Orphans {
     const NAME: &'static CStr = c"hygiene.orphans";
-    const FLAGS: &'static CStr = c"write admin";
+    // A report only reads, so that replicas give it: the server itself would refuse
+    // them a command that may write, whatever it is asked for.
+    const FLAGS: &'static CStr = c"admin";
     const CATEGORIES: &'static CStr = c"keyspace write slow admin dangerous";
     const TIPS: &'static CStr =
         c"nondeterministic_output request_policy:all_shards response_policy:special";
@@ -96,36 +87,34 @@ impl Command for Orphans {
         let current = settings::now();
         let order = Options::parse(args).and_then(|options| {
             let action = options.action.unwrap_or(Action::Report);
-            let ages = Ages::of(action, options.older_than_ms, &current.settings)?;
-            // Events say by themselves when they happened, messages when they were
-            // taken.
-            if let Action::Purge(Kind::ReplyQueue | Kind::Binding | Kind::Chord) = action
-                && !keyspace::idle_times_are_kept(ctx)
-            {
+            let ages = Ages::of(action, options.walk.older_than_ms, &current.settings)?;
+            let scope = options.walk.scope(ctx)?;
+            if action.needs_idle_times() && !keyspace::idle_times_are_kept(ctx) {
                 return Err(format!("PURGE: {}", keyspace::NO_IDLE_TIMES));
             }
-            Ok((options, action, ages))
+            Ok((options, action, ages, scope))
         });
-        let (options, action, ages) = match order {
+        let (options, action, ages, scope) = match order {
             Ok(order) => order,
             Err(why) => return Outcome::Refused(why),
         };
-        let user = user(ctx);
-        let by = caller(ctx, user.as_deref());
-        let limit = options.limit.unwrap_or(0);
-        let names = match options.limit {
-            Some(limit) if action == Action::Report => {
-                usize::try_from(limit).unwrap_or(MOST_NAMES).min(MOST_NAMES)
-            }
-            _ => NAMES,
-        };
+        let options = options.walk;
         let order = OrphanOrder {
             action,
             ages,
-            limit,
-            names,
+            limit: options.limit.unwrap_or(0),
+            names: names(action, options.limit),
             dry_run: options.dry_run.is_some(),
+            by: String::new(),
+        };
+        if order.writes() && !ctx.flags().primary() {
+            return Outcome::ReadOnly;
+        }
+        let user = user(ctx);
+        let by = caller(ctx, user.as_deref());
+        let order = OrphanOrder {
             by: by.clone(),
+            ..order
         };
         engine::start_for_client(
             ctx,
@@ -133,10 +122,20 @@ impl Command for Orphans {
                 what: "HYGIENE.ORPHANS",
                 by,
                 user,
-                scope: Scope::All,
+                scope,
                 visitor: Box::new(Visitor::new(order, current.names)),
             },
             options.asynchronous.is_some(),
         )
+    }
+}
+
+/// How many names of each kind are told: in a report LIMIT says it.
+fn names(action: Action, limit: Option<u64>) -> usize {
+    match limit {
+        Some(limit) if action == Action::Report => {
+            usize::try_from(limit).unwrap_or(MOST_NAMES).min(MOST_NAMES)
+        }
+        _ => NAMES,
     }
 }

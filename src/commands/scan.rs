@@ -2,15 +2,14 @@
 
 use std::ffi::{CStr, c_int};
 
-use super::{caller, database, once, unknown_option, user};
+use super::{WalkOptions, caller, once, unknown_option, user};
 use crate::core::args::{Args, quoted};
-use crate::core::glob::Glob;
 use crate::core::syntax::{ASYNC, Arg, DATABASES, MATCH};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::settings;
 use crate::sweep::report::{Memory, Report, ScanOrder};
-use crate::sweep::{Order, Scope, engine};
+use crate::sweep::{Order, engine};
 
 /// Keys named in `top` unless TOP says otherwise.
 const TOP: u64 = 10;
@@ -23,39 +22,35 @@ pub struct Scan;
 
 #[derive(Debug, Default)]
 struct Options {
-    scope: Option<Scope>,
     prefix: Option<Vec<u8>>,
-    pattern: Option<Glob>,
     memory: Option<Memory>,
     top: Option<u64>,
-    asynchronous: Option<()>,
+    walk: WalkOptions,
 }
 
+/// The options that it shares with others.
+const SHARED: [&str; 4] = ["DB", "ALLDBS", "MATCH", "ASYNC"];
+
 impl Options {
-    fn parse(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Self, String> {
+    fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {
+            if options.walk.take(&SHARED, &name, &mut args)? {
+                continue;
+            }
             match name.as_str() {
-                "DB" => once(
-                    &mut options.scope,
-                    database(ctx, &mut args)?,
-                    "DB or ALLDBS",
-                )?,
-                "ALLDBS" => once(&mut options.scope, Scope::All, "DB or ALLDBS")?,
                 "PREFIX" => once(
                     &mut options.prefix,
                     args.value("PREFIX")?.to_vec(),
                     "PREFIX",
                 )?,
-                "MATCH" => once(&mut options.pattern, args.glob("MATCH")?, "MATCH")?,
                 "MEMORY" => once(
                     &mut options.memory,
                     memory(args.value("MEMORY")?)?,
                     "MEMORY",
                 )?,
                 "TOP" => once(&mut options.top, args.number("TOP", 0, MOST_TOP)?, "TOP")?,
-                "ASYNC" => once(&mut options.asynchronous, (), "ASYNC")?,
                 _ => {
                     return Err(unknown_option(
                         word,
@@ -109,16 +104,19 @@ impl Command for Scan {
     ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
-        let options = match Options::parse(ctx, args) {
-            Ok(options) => options,
+        let parsed = Options::parse(args).and_then(|options| {
+            let scope = options.walk.scope(ctx)?;
+            Ok((options, scope))
+        });
+        let (options, scope) = match parsed {
+            Ok(parsed) => parsed,
             Err(why) => return Outcome::Refused(why),
         };
         let current = settings::now();
         let user = user(ctx);
-        let scope = options.scope.unwrap_or(Scope::All);
         let order = ScanOrder {
             prefix: options.prefix.unwrap_or_default(),
-            pattern: options.pattern,
+            pattern: options.walk.pattern,
             memory: options.memory.unwrap_or(Memory::Sample),
             top: usize::try_from(options.top.unwrap_or(TOP)).unwrap_or(0),
             user: user.clone(),
@@ -133,7 +131,7 @@ impl Command for Scan {
                 scope,
                 visitor: Box::new(Report::new(order, current.names, current.settings)),
             },
-            options.asynchronous.is_some(),
+            options.walk.asynchronous.is_some(),
         )
     }
 }

@@ -3,14 +3,12 @@
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 
-use super::{database, once, unknown_option, user};
+use super::{database, db, once, unknown_option, user};
 use crate::core::args::{Args, quoted};
 use crate::core::celery::message::{self, MAX_ARGUMENTS};
 use crate::core::syntax::{Arg, DATABASE};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
-use crate::server::context::db_number;
-use crate::sweep::Scope;
 use crate::trigger::{self, Order};
 
 /// How long the result is waited for unless TIMEOUT says otherwise, and the least
@@ -100,11 +98,9 @@ fn timeout(args: &mut Args<'_>) -> Result<i64, String> {
     }
 }
 
+/// The value of `DB`: one database, of this server.
 fn one(ctx: Ctx<'_>, args: &mut Args<'_>) -> Result<u32, String> {
-    match database(ctx, args)? {
-        Scope::One(db) => Ok(db_number(db)),
-        Scope::All => Err("DB: expected one database".to_owned()),
-    }
+    database(ctx, db(args)?).map(i32::unsigned_abs)
 }
 
 impl Command for Trigger {

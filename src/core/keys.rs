@@ -148,6 +148,54 @@ pub struct Names {
     results: Vec<Glob>,
     exempt: Vec<Glob>,
     prefixes: Vec<Vec<u8>>,
+    unacked: Option<Unacked>,
+}
+
+/// The three keys in which a broker keeps what was taken and not acknowledged, by
+/// kombu's transport options `unacked_key`, `unacked_index_key` and
+/// `unacked_mutex_key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unacked {
+    /// The hash of messages.
+    pub hash: Vec<u8>,
+    /// The zset of when each was taken.
+    pub index: Vec<u8>,
+    /// The string that a worker holds while it puts messages back.
+    pub mutex: Vec<u8>,
+}
+
+impl Default for Unacked {
+    /// kombu's own names.
+    fn default() -> Self {
+        Self {
+            hash: b"unacked".to_vec(),
+            index: b"unacked_index".to_vec(),
+            mutex: b"unacked_mutex".to_vec(),
+        }
+    }
+}
+
+impl Unacked {
+    /// The same names behind a prefix.
+    #[must_use]
+    pub fn behind(&self, prefix: &[u8]) -> Self {
+        let named = |name: &[u8]| [prefix, name].concat();
+        Self {
+            hash: named(&self.hash),
+            index: named(&self.index),
+            mutex: named(&self.mutex),
+        }
+    }
+
+    /// Whether a key of this name and type is one of the three.
+    fn holds(&self, name: &[u8], kind: KeyType) -> bool {
+        match kind {
+            KeyType::Hash => self.hash == name,
+            KeyType::Zset => self.index == name,
+            KeyType::String => self.mutex == name,
+            _ => false,
+        }
+    }
 }
 
 const BINDING: &[u8] = b"_kombu.binding";
@@ -163,7 +211,43 @@ impl Names {
             results,
             exempt,
             prefixes,
+            unacked: None,
         }
+    }
+
+    /// The same names, with others than kombu's own for what is not acknowledged.
+    #[must_use]
+    pub fn with_unacked(mut self, names: Unacked) -> Self {
+        self.unacked = (names != Unacked::default()).then_some(names);
+        self
+    }
+
+    /// The names that what is not acknowledged may have, without a prefix: those that
+    /// a setting gives first.
+    pub fn unacked(&self) -> impl Iterator<Item = Unacked> {
+        let own = self.unacked.clone();
+        let stock = Unacked::default();
+        // Another index of the same hash stands in for kombu's own.
+        let stock = own
+            .as_ref()
+            .is_none_or(|own| own.hash != stock.hash)
+            .then_some(stock);
+        own.into_iter().chain(stock)
+    }
+
+    /// The prefix and the names of the three keys of which this hash is one, if a
+    /// name in use and one of `prefixes` say so.
+    pub fn unacked_of<'a>(
+        &self,
+        hash: &[u8],
+        prefixes: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Option<(&'a [u8], Unacked)> {
+        self.unacked().find_map(|names| {
+            let prefix = prefixes
+                .clone()
+                .find(|prefix| hash.strip_prefix(*prefix) == Some(&names.hash))?;
+            Some((prefix, names.behind(prefix)))
+        })
     }
 
     /// The same names, looked for behind one more prefix.
@@ -223,8 +307,15 @@ impl Names {
     }
 
     /// The prefixes in use, the empty one first.
-    pub fn prefixes(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn prefixes(&self) -> impl Iterator<Item = &[u8]> + Clone {
         std::iter::once(b"".as_slice()).chain(self.prefixes.iter().map(Vec::as_slice))
+    }
+
+    fn by_name(&self, name: &[u8], kind: KeyType) -> Class {
+        match &self.unacked {
+            Some(own) if own.holds(name, kind) => Class::Unacked,
+            _ => by_name(name, kind),
+        }
     }
 
     /// The class of a key, as far as name and type tell it. A list that no name
@@ -232,7 +323,7 @@ impl Names {
     #[must_use]
     pub fn class(&self, name: &[u8], kind: KeyType) -> Class {
         for rest in self.readings(name) {
-            let class = by_name(rest, kind);
+            let class = self.by_name(rest, kind);
             if class != Class::Other {
                 return class;
             }
@@ -251,6 +342,27 @@ impl Names {
         }
         Class::Other
     }
+}
+
+/// The key of a result, beside the saved group that its task belongs to.
+#[must_use]
+pub fn result_of_group(group: &[u8], id: &[u8]) -> Option<Vec<u8>> {
+    let at = memchr::memmem::find(group, TASKSET)?;
+    Some([group.get(..at)?, RESULT, id].concat())
+}
+
+/// The prefix in front of a result's key that no setting names, without the `_` that
+/// Celery puts in between; `None` if this is no such key (celery/backends/base.py,
+/// `key_t`).
+#[must_use]
+pub fn unknown_result_prefix(name: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::find(name, RESULT).filter(|at| *at > 0)?;
+    let prefix = name.get(..at)?;
+    if !matches!(prefix.last(), Some(b'_' | b':' | b'-' | b'.')) {
+        return None;
+    }
+    let bare = prefix.strip_suffix(b"_").unwrap_or(prefix);
+    (!bare.is_empty()).then_some(bare)
 }
 
 /// What stands behind `<KEY_PREFIX>:<version>:`, where Django's cache puts the results
@@ -276,7 +388,7 @@ fn in_django_cache(name: &[u8]) -> Option<&[u8]> {
 fn protected_string(names: &Names, name: &[u8]) -> bool {
     names
         .readings(name)
-        .any(|rest| by_name(rest, KeyType::String) != Class::Other)
+        .any(|rest| names.by_name(rest, KeyType::String) != Class::Other)
 }
 
 fn by_name(name: &[u8], kind: KeyType) -> Class {
@@ -499,6 +611,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_acknowledged_may_have_other_names() {
+        let own = Unacked {
+            hash: b"taken".to_vec(),
+            index: b"taken_at".to_vec(),
+            mutex: b"unacked_mutex".to_vec(),
+        };
+        let names = names(&["*"], &[], &["shop:"]).with_unacked(own.clone());
+        for (name, kind, expected) in [
+            ("taken", Hash, Class::Unacked),
+            ("taken_at", Zset, Class::Unacked),
+            ("shop:taken", Hash, Class::Unacked),
+            ("taken", Zset, Class::Other),
+            ("taken_at", Hash, Class::Other),
+            ("unacked", Hash, Class::Unacked),
+            ("unacked_mutex", String, Class::Unacked),
+        ] {
+            let found = names.class(name.as_bytes(), kind);
+            assert_eq!(found, expected, "{name} {}", kind.name());
+        }
+        let of = |hash: &str| {
+            let found = names.unacked_of(hash.as_bytes(), names.prefixes());
+            found.map(|(prefix, names)| (prefix.to_vec(), names.index, names.mutex))
+        };
+        let three = |parts: [&str; 3]| parts.map(|part| part.as_bytes().to_vec()).into();
+        assert_eq!(of("taken"), Some(three(["", "taken_at", "unacked_mutex"])));
+        assert_eq!(
+            of("shop:unacked"),
+            Some(three(["shop:", "shop:unacked_index", "shop:unacked_mutex"]))
+        );
+        assert_eq!(of("app_unacked"), None);
+        // kombu's own hash with another index is not looked for twice.
+        let moved = Unacked {
+            index: b"when".to_vec(),
+            ..Unacked::default()
+        };
+        assert_eq!(
+            names
+                .with_unacked(moved.clone())
+                .unacked()
+                .collect::<Vec<_>>(),
+            [moved]
+        );
+    }
+
+    #[test]
     fn a_wide_pattern_does_not_reach_what_holds_work() {
         let names = names(&["*"], &[], &[]);
         for name in [
@@ -535,6 +692,29 @@ mod tests {
         assert!(!own.task_result(b":1:mine-1"));
         assert!(!own.task_result(b":1:celery-task-meta-1"));
         assert!(own.task_result(b":1:celery-task-meta-71"));
+    }
+
+    #[test]
+    fn a_result_shows_the_prefix_that_no_setting_names() {
+        for (name, expected) in [
+            ("shop_celery-task-meta-1", Some("shop")),
+            ("shop:celery-task-meta-1", Some("shop:")),
+            ("shop:_celery-task-meta-1", Some("shop:")),
+            ("{a}.celery-task-meta-1", Some("{a}.")),
+            ("celery-task-meta-1", None),
+            ("_celery-task-meta-1", None),
+            ("mycelery-task-meta-1", None),
+            ("shop_celery-taskset-meta-1", None),
+        ] {
+            let found = unknown_result_prefix(name.as_bytes());
+            assert_eq!(found, expected.map(str::as_bytes), "{name}");
+        }
+        let found = result_of_group(b"shop_celery-taskset-meta-G", b"a");
+        assert_eq!(
+            found.as_deref(),
+            Some(b"shop_celery-task-meta-a".as_slice())
+        );
+        assert_eq!(result_of_group(b"group", b"a"), None);
     }
 
     #[test]

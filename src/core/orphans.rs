@@ -58,6 +58,19 @@ impl Kind {
         }
     }
 
+    /// Its bit in [`Kinds`].
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// What the setting `sweep-orphans` calls it: what is done to it.
+    const fn deed(self) -> &'static str {
+        match self {
+            Self::Unacked => "requeue",
+            kind => kind.class().name(),
+        }
+    }
+
     const fn advice(self) -> &'static str {
         match self {
             Self::Unacked => {
@@ -106,26 +119,89 @@ impl Kind {
     }
 }
 
+/// Some of the kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// These.
+    #[must_use]
+    pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        Self(kinds.into_iter().fold(0, |bits, kind| bits | kind.bit()))
+    }
+
+    /// Whether this one is among them.
+    #[must_use]
+    pub const fn has(self, kind: Kind) -> bool {
+        self.0 & kind.bit() != 0
+    }
+
+    /// None at all.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are among them, in the order of [`Kind::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |kind| self.has(*kind))
+    }
+
+    /// Reads the words of the setting `sweep-orphans`.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse<'a>(words: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
+        let known = |word: &[u8]| {
+            Kind::ALL
+                .into_iter()
+                .find(|kind| word.eq_ignore_ascii_case(kind.deed().as_bytes()))
+        };
+        let kinds: Option<Vec<Kind>> = words.map(known).collect();
+        kinds.map(Self::of).ok_or_else(|| {
+            let deeds = Kind::ALL.map(Kind::deed).join(", ");
+            format!("expected some of {deeds}, or nothing")
+        })
+    }
+
+    /// As that setting shows them.
+    #[must_use]
+    pub fn show(self) -> String {
+        let deeds: Vec<&str> = self.iter().map(Kind::deed).collect();
+        deeds.join(" ")
+    }
+}
+
 /// What ORPHANS is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Tell what is there.
     Report,
-    /// Delete what is of this kind.
-    Purge(Kind),
-    /// Put stuck messages back into their queues.
-    Requeue,
+    /// Put stuck messages back into their queues, delete what is of other kinds.
+    Clean(Kinds),
 }
 
 impl Action {
     /// Whether it is about this kind.
     #[must_use]
     pub fn concerns(self, kind: Kind) -> bool {
+        self == Self::Report || self.cleans(kind)
+    }
+
+    /// Whether it is to change what is of this kind.
+    #[must_use]
+    pub const fn cleans(self, kind: Kind) -> bool {
         match self {
-            Self::Report => true,
-            Self::Purge(asked) => asked == kind,
-            Self::Requeue => kind == Kind::Unacked,
+            Self::Report => false,
+            Self::Clean(kinds) => kinds.has(kind),
         }
+    }
+
+    /// Whether it is about kinds of which only idle times tell that they are orphans:
+    /// events say by themselves when they happened, messages when they were taken.
+    #[must_use]
+    pub const fn needs_idle_times(self) -> bool {
+        self.cleans(Kind::ReplyQueue) || self.cleans(Kind::Binding) || self.cleans(Kind::Chord)
     }
 }
 
@@ -151,25 +227,28 @@ impl Ages {
         settings: &Settings,
     ) -> Result<Self, String> {
         let unacked_ms = settings.visibility_timeout_ms;
-        let least = match action {
-            Action::Requeue => Some((
+        for (kind, least, what) in [
+            (
+                Kind::Unacked,
                 unacked_ms,
                 "visibility-timeout, within which a worker may hold its messages",
-            )),
-            Action::Purge(Kind::Chord) => Some((
+            ),
+            (
+                Kind::Chord,
                 CHORD_IDLE_MS,
                 "the time that Celery keeps a chord without a part",
-            )),
-            _ => None,
-        };
-        if let (Some(asked), Some((least, what))) = (older_than_ms, least)
-            && asked < least
-        {
-            return Err(format!(
-                "OLDERTHAN {}: expected at least {}, {what}",
-                span::show(asked),
-                span::show(least)
-            ));
+            ),
+        ] {
+            if let Some(asked) = older_than_ms
+                && action.cleans(kind)
+                && asked < least
+            {
+                return Err(format!(
+                    "OLDERTHAN {}: expected at least {}, {what}",
+                    span::show(asked),
+                    span::show(least)
+                ));
+            }
         }
         let asked = older_than_ms.unwrap_or(0);
         Ok(Self {
@@ -300,7 +379,8 @@ mod tests {
         const HOUR: i64 = 3_600_000;
         let settings = Settings::default();
         let ages = |action, older| Ages::of(action, older, &settings);
-        let chord = Action::Purge(Kind::Chord);
+        let of = |kind| Action::Clean(Kinds::of([kind]));
+        let (chord, requeue) = (of(Kind::Chord), of(Kind::Unacked));
         for (what, action, older, expected) in [
             ("by default", Action::Report, None, Some((HOUR, HOUR))),
             (
@@ -317,14 +397,14 @@ mod tests {
             ),
             (
                 "a minute for lists",
-                Action::Purge(Kind::ReplyQueue),
+                of(Kind::ReplyQueue),
                 Some(60_000),
                 Some((60_000, HOUR)),
             ),
-            ("a minute for messages", Action::Requeue, Some(60_000), None),
+            ("a minute for messages", requeue, Some(60_000), None),
             (
                 "the timeout itself",
-                Action::Requeue,
+                requeue,
                 Some(HOUR),
                 Some((HOUR, HOUR)),
             ),
@@ -347,11 +427,29 @@ mod tests {
                 "{what}"
             );
         }
-        let why = ages(Action::Requeue, Some(60_000)).unwrap_err();
+        let why = ages(requeue, Some(60_000)).unwrap_err();
         assert!(
             why.starts_with("OLDERTHAN 1m: expected at least 1h"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn kinds_are_read_by_what_is_done_to_them_and_shown_so() {
+        for (words, expected) in [
+            ("", Some("")),
+            ("requeue", Some("requeue")),
+            ("CHORD requeue chord", Some("requeue chord")),
+            ("unacked", None),
+            ("queue", None),
+            ("requeue,chord", None),
+        ] {
+            let found = Kinds::parse(words.split_whitespace().map(str::as_bytes));
+            let shown = found.ok().map(Kinds::show);
+            assert_eq!(shown.as_deref(), expected, "{words}");
+        }
+        let why = Kinds::parse([b"all".as_slice()].into_iter()).unwrap_err();
+        assert!(why.contains("requeue, reply_queue, event_queue"), "{why}");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 
 use super::args;
 use super::glob::Glob;
-use super::keys::Names;
+use super::keys::{Names, Unacked};
+use super::orphans::Kinds;
 use super::span;
 
 /// Where a sweep counts a TTL from.
@@ -42,6 +43,8 @@ pub struct Settings {
     pub ttl_basis: Basis,
     /// Whether the background sweep deletes by `max_age_ms`.
     pub sweep_deletes: bool,
+    /// What of Celery's remains the background sweep cleans.
+    pub sweep_orphans: Kinds,
     /// Writes a sweep may do in a second.
     pub max_writes_per_sec: u64,
     /// Finished results older than this are deleted, in ms; 0 never.
@@ -69,6 +72,7 @@ pub struct Settings {
     result_keys: Vec<Glob>,
     exempt_keys: Vec<Glob>,
     key_prefixes: Vec<Vec<u8>>,
+    unacked: Unacked,
 }
 
 impl Default for Settings {
@@ -80,6 +84,7 @@ impl Default for Settings {
             ttl_jitter: 0,
             ttl_basis: Basis::Now,
             sweep_deletes: false,
+            sweep_orphans: Kinds::default(),
             max_writes_per_sec: 0,
             max_age_ms: 0,
             sweep_interval_ms: 0,
@@ -95,6 +100,7 @@ impl Default for Settings {
             result_keys: Vec::new(),
             exempt_keys: Vec::new(),
             key_prefixes: Vec::new(),
+            unacked: Unacked::default(),
         };
         for setting in SETTINGS {
             // The table's defaults are texts that its own readers accept; a test
@@ -114,6 +120,7 @@ impl Settings {
             self.exempt_keys.clone(),
             self.key_prefixes.clone(),
         )
+        .with_unacked(self.unacked.clone())
     }
 
     /// Gives the setting of that name a value.
@@ -169,8 +176,18 @@ pub fn named(name: &[u8]) -> Result<&'static Setting, String> {
         })
 }
 
-/// The longest name of the hash of observations, in bytes.
-const LONGEST_STATE_KEY: usize = 512;
+/// The longest name of a key that a setting gives, in bytes.
+const LONGEST_KEY: usize = 512;
+
+/// The name of one key.
+fn key_name(value: &[u8]) -> Result<Vec<u8>, String> {
+    if value.is_empty() || value.len() > LONGEST_KEY {
+        return Err(format!(
+            "expected the name of a key, at most {LONGEST_KEY} bytes"
+        ));
+    }
+    Ok(value.to_vec())
+}
 
 fn yes_no(value: &[u8]) -> Result<bool, String> {
     if value.eq_ignore_ascii_case(b"yes") {
@@ -304,6 +321,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |s| show_yes_no(s.sweep_deletes),
     },
     Setting {
+        name: "sweep-orphans",
+        default: "",
+        meaning: "what the background sweep does of ORPHANS' work: requeue, and classes it purges",
+        read: |s, v| Kinds::parse(words(v)).map(|kinds| s.sweep_orphans = kinds),
+        show: |s| s.sweep_orphans.show().into_bytes(),
+    },
+    Setting {
         name: "max-writes-per-sec",
         default: "100000",
         meaning: "the most a sweep writes in a second; about 100 bytes each for replicas and AOF",
@@ -340,6 +364,27 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |s| show_words(s.key_prefixes.iter().map(Vec::as_slice)),
+    },
+    Setting {
+        name: "unacked-key",
+        default: "unacked",
+        meaning: "kombu's unacked_key, without a prefix",
+        read: |s, v| key_name(v).map(|name| s.unacked.hash = name),
+        show: |s| s.unacked.hash.clone(),
+    },
+    Setting {
+        name: "unacked-index-key",
+        default: "unacked_index",
+        meaning: "kombu's unacked_index_key, without a prefix",
+        read: |s, v| key_name(v).map(|name| s.unacked.index = name),
+        show: |s| s.unacked.index.clone(),
+    },
+    Setting {
+        name: "unacked-mutex-key",
+        default: "unacked_mutex",
+        meaning: "kombu's unacked_mutex_key, without a prefix",
+        read: |s, v| key_name(v).map(|name| s.unacked.mutex = name),
+        show: |s| s.unacked.mutex.clone(),
     },
     Setting {
         name: "sweep-interval",
@@ -424,8 +469,8 @@ pub const SETTINGS: &[Setting] = &[
         default: "hygiene:state",
         meaning: "the hash in database 0 that holds what was observed; empty for memory only",
         read: |s, v| {
-            if v.len() > LONGEST_STATE_KEY {
-                return Err(format!("expected at most {LONGEST_STATE_KEY} bytes"));
+            if v.len() > LONGEST_KEY {
+                return Err(format!("expected at most {LONGEST_KEY} bytes"));
             }
             s.state_key = v.to_vec();
             Ok(())

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::keys::{Class, KeyType};
+use super::celery::binding::split_priority;
+use super::keys::{Class, KeyType, Unacked, unknown_result_prefix};
 use super::policy::Ttl;
 use super::reply::Reply;
 use super::settings::Settings;
-use super::{span, systems};
+use super::{beat, span, systems};
 
 /// Queues told one by one in a reply; the rest is in the class's sums.
 const MOST_QUEUES: usize = 100;
@@ -138,11 +139,49 @@ pub struct Tally {
     prefixes: BTreeSet<Vec<u8>>,
     big_results: u64,
     big_result_bytes: u64,
-    expired_lists: u64,
-    expired_list_bytes: u64,
-    /// Of those, where the newest message is past its `expires` too.
-    all_expired: u64,
-    duplicates: u64,
+    /// Lists with messages past their own `expires`, and of how many looked at there
+    /// how many are.
+    expired: Pile,
+    looked_at: u64,
+    expired_messages: u64,
+    remains: Remains,
+    /// Hashes of unacknowledged messages that no setting names, and their indexes,
+    /// where found.
+    elsewhere: BTreeMap<(i32, Vec<u8>), Option<Vec<u8>>>,
+}
+
+/// Keys, and what they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pile {
+    keys: u64,
+    bytes: u64,
+}
+
+impl Pile {
+    /// Adds a key of so many bytes.
+    pub const fn add(&mut self, bytes: u64) {
+        self.keys += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What could be told only when all keys had been seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Lists of answers that no binding leads to.
+    pub replies: Pile,
+    /// Lists of events that no binding leads to.
+    pub events: Pile,
+    /// Bindings of processes that lead to no list.
+    pub bindings: u64,
+    /// Chords that no part has come for for long, all keys of one as one.
+    pub chords: Pile,
+    /// Saved groups, not used for long, of which at least one task has no result.
+    pub groups: Pile,
+    /// Unacknowledged messages of a task that another one is of too.
+    pub duplicates: u64,
+    /// Mutexes without TTL behind prefixes that no setting names.
+    pub mutexes: Vec<Vec<u8>>,
 }
 
 /// What findings need to know of the server, besides its keys.
@@ -157,6 +196,8 @@ pub struct Moment<'a> {
     /// What the server says of its memory, if the scan has seen all keys and measured
     /// them.
     pub memory: Option<ServerMemory>,
+    /// What BEATSTATUS finds wrong, if the scan was of all keys.
+    pub beat: &'a [beat::Finding],
 }
 
 /// Memory as `INFO memory` tells it, in bytes.
@@ -232,6 +273,12 @@ impl Tally {
             self.big_result_bytes += key.bytes;
         }
         if key.class == Class::Other
+            && key.kind == KeyType::String
+            && let Some(prefix) = unknown_result_prefix(key.name)
+        {
+            self.unknown_prefix(prefix);
+        }
+        if key.class == Class::Other
             && let Some(found) = systems::of(key.name, key.kind)
         {
             let system = self.systems.entry(found.name).or_default();
@@ -253,17 +300,57 @@ impl Tally {
         }
     }
 
-    /// Notes a list whose oldest message is past its own `expires`, or with `all` the
-    /// newest too.
-    pub fn add_expired(&mut self, bytes: u64, all: bool) {
-        self.expired_lists += 1;
-        self.expired_list_bytes += bytes;
-        self.all_expired += u64::from(all);
+    /// Notes a list in which `expired` of the messages `looked_at` are past their own
+    /// `expires`.
+    pub const fn add_expired(&mut self, bytes: u64, looked_at: u64, expired: u64) {
+        if expired > 0 {
+            self.expired.add(bytes);
+            self.looked_at += looked_at;
+            self.expired_messages += expired;
+        }
     }
 
-    /// Sets how many unacknowledged messages are of a task that another one is of too.
-    pub const fn set_duplicates(&mut self, messages: u64) {
-        self.duplicates = messages;
+    /// Sets what could be told only when all keys had been seen.
+    pub fn set_remains(&mut self, mut remains: Remains) {
+        self.mutex_without_ttl.append(&mut remains.mutexes);
+        self.remains = remains;
+    }
+
+    /// Takes the lists of a queue's priorities for one queue, where they are called
+    /// with another separator than kombu's own.
+    pub fn merge_priorities(&mut self, db: i32, queue: &[u8], sep: &[u8]) {
+        let first = (db, queue.to_vec());
+        let beside: Vec<(i32, Vec<u8>)> = self
+            .queues
+            .range(first.clone()..)
+            .map(|(place, _)| place)
+            .take_while(|(at, name)| *at == db && name.starts_with(queue))
+            .filter(|(_, name)| matches!(split_priority(name, sep), (of, Some(_)) if of == queue))
+            .cloned()
+            .collect();
+        for place in beside {
+            let Some(list) = self.queues.remove(&place) else {
+                continue;
+            };
+            let whole = self.queues.entry(first.clone()).or_default();
+            whole.length += list.length;
+            whole.bytes += list.bytes;
+            whole.oldest_ms = older(whole.oldest_ms, list.oldest_ms);
+        }
+    }
+
+    /// Notes a hash of unacknowledged messages that only its content tells.
+    pub fn unacked_elsewhere(&mut self, db: i32, hash: &[u8]) {
+        if self.elsewhere.len() < MOST_PREFIXES {
+            self.elsewhere.insert((db, hash.to_vec()), None);
+        }
+    }
+
+    /// Asks `found` for the index of each such hash.
+    pub fn name_indexes(&mut self, found: impl Fn(i32, &[u8]) -> Option<Vec<u8>>) {
+        for ((db, hash), index) in &mut self.elsewhere {
+            *index = found(*db, hash);
+        }
     }
 
     fn keep_if_big(&mut self, key: &Seen<'_>) {
@@ -449,6 +536,8 @@ impl Tally {
     pub fn findings(&self, settings: &Settings, moment: &Moment<'_>) -> Reply {
         let mut findings = self.broker_findings(settings, moment);
         findings.extend(self.message_findings());
+        findings.extend(self.remains_findings());
+        findings.extend(moment.beat.iter().filter_map(of_beat));
         findings.extend(moment.memory.and_then(|memory| self.outside_keys(memory)));
         let of = |class| self.classes.get(&class).cloned().unwrap_or_default();
         let results = of(Class::TaskResult);
@@ -469,7 +558,8 @@ impl Tally {
                     results.no_ttl, results.keys
                 ),
                 advice: "HYGIENE.FIXTTL DRYRUN, then HYGIENE.FIXTTL; \
-                         HYGIENE.CONFIG SET enforce yes keeps new ones from coming",
+                         HYGIENE.CONFIG SET enforce yes keeps new ones from coming"
+                    .into(),
             });
         }
         if results.over_max > 0 {
@@ -484,7 +574,7 @@ impl Tally {
                     results.over_max,
                     span::show(settings.max_ttl_ms)
                 ),
-                advice: "HYGIENE.FIXTTL cuts them",
+                advice: "HYGIENE.FIXTTL cuts them".into(),
             });
         }
         for (class, code, detail, advice) in [
@@ -530,7 +620,7 @@ impl Tally {
                     keys: tally.no_ttl,
                     bytes: tally.bytes_no_ttl,
                     detail: format!("{} without TTL: {detail}", tally.no_ttl),
-                    advice,
+                    advice: advice.into(),
                 });
             }
         }
@@ -545,7 +635,14 @@ impl Tally {
                     "the mutex of the restore has no TTL: no unacknowledged message comes back \
                          while it lies there"
                         .to_owned(),
-                advice: "with no worker restoring, EXPIRE unacked_mutex 300",
+                advice: format!(
+                    "with no worker restoring, EXPIRE {} 300",
+                    self.mutex_without_ttl
+                        .first()
+                        .map(|name| name.escape_ascii().to_string())
+                        .unwrap_or_default()
+                )
+                .into(),
             });
         }
         if settings.default_ttl_ms <= settings.visibility_timeout_ms {
@@ -561,7 +658,7 @@ impl Tally {
                     span::show(settings.default_ttl_ms),
                     span::show(settings.visibility_timeout_ms)
                 ),
-                advice: "HYGIENE.CONFIG SET default-ttl 1d, where memory allows",
+                advice: "HYGIENE.CONFIG SET default-ttl 1d, where memory allows".into(),
             });
         }
         findings.sort_by_key(|finding| (Reverse(finding.severity), Reverse(finding.bytes)));
@@ -573,39 +670,114 @@ impl Tally {
     /// What is wrong with messages by themselves.
     fn message_findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if self.expired_lists > 0 {
+        if self.expired.keys > 0 {
             findings.push(Finding {
                 code: "expired_messages",
                 severity: Severity::Warning,
                 class: Class::Queue,
-                keys: self.expired_lists,
-                bytes: self.expired_list_bytes,
+                keys: self.expired.keys,
+                bytes: self.expired.bytes,
                 detail: format!(
-                    "in {} lists the message to be read next is past its own expires, in {} of \
-                     them the newest too: nobody reads them in time",
-                    self.expired_lists, self.all_expired
+                    "in {} lists {} of {} messages looked at are past their own expires: nobody \
+                     reads them in time",
+                    self.expired.keys, self.expired_messages, self.looked_at
                 ),
                 advice: "start a worker for these queues: it drops expired messages without \
-                         running them",
+                         running them"
+                    .into(),
             });
         }
-        if self.duplicates > 0 {
+        if self.remains.duplicates > 0 {
             findings.push(Finding {
                 code: "duplicate_deliveries",
                 severity: Severity::Info,
                 class: Class::Unacked,
-                keys: self.duplicates,
+                keys: self.remains.duplicates,
                 bytes: 0,
                 detail: format!(
                     "{} unacknowledged messages are of a task that another one there is of too: \
                      it runs more than once",
-                    self.duplicates
+                    self.remains.duplicates
                 ),
                 advice: "let Celery's visibility_timeout be longer than the longest task and the \
-                         farthest eta",
+                         farthest eta"
+                    .into(),
             });
         }
         findings
+    }
+
+    /// What belongs to nobody any more.
+    fn remains_findings(&self) -> Vec<Finding> {
+        let Remains {
+            replies,
+            events,
+            bindings,
+            chords,
+            groups,
+            ..
+        } = &self.remains;
+        let bindings = Pile {
+            keys: *bindings,
+            bytes: 0,
+        };
+        [
+            (
+                "reply_queues_without_owner",
+                Severity::Warning,
+                Class::ReplyQueue,
+                *replies,
+                "lists of answers have no binding: their asker is gone, and nobody reads them",
+                "HYGIENE.ORPHANS PURGE reply_queue DRYRUN, then HYGIENE.ORPHANS PURGE reply_queue",
+            ),
+            (
+                "event_queues_without_owner",
+                Severity::Warning,
+                Class::EventQueue,
+                *events,
+                "lists of events have no binding: their monitor is gone, and nobody reads them",
+                "HYGIENE.ORPHANS PURGE event_queue DRYRUN, then HYGIENE.ORPHANS PURGE event_queue",
+            ),
+            (
+                "bindings_without_queue",
+                Severity::Info,
+                Class::Binding,
+                bindings,
+                "bindings of monitors and askers lead to no list and belong to no process that \
+                 is connected",
+                "HYGIENE.ORPHANS PURGE binding DRYRUN, then HYGIENE.ORPHANS PURGE binding",
+            ),
+            (
+                "chord_remains",
+                Severity::Warning,
+                Class::Chord,
+                *chords,
+                "chords have had no part for a day or longer: their body will not run",
+                "HYGIENE.ORPHANS PURGE chord DRYRUN, then HYGIENE.ORPHANS PURGE chord",
+            ),
+            (
+                "groups_of_expired_results",
+                Severity::Info,
+                Class::GroupResult,
+                *groups,
+                "saved groups, not used for a day, are of tasks whose results are gone: they \
+                 will never be ready",
+                "HYGIENE.FIXTTL CLASS group_result TTL 1d; let default-ttl be longer than a group \
+                 takes",
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, _, _, pile, ..)| pile.keys > 0)
+        .map(|(code, severity, class, pile, detail, advice)| Finding {
+            code,
+            severity,
+            class,
+            keys: pile.keys,
+            bytes: pile.bytes,
+            detail: format!("{} {detail}", pile.keys),
+            advice: advice.into(),
+        })
+        .collect()
     }
 
     /// Memory that the keys do not explain, if it is more than theirs.
@@ -629,7 +801,8 @@ impl Tally {
                 memory.aof
             ),
             advice: "CLIENT LIST tells whose buffers (tot-mem), MEMORY STATS the rest; \
-                     client-output-buffer-limit and repl-backlog-size bound them",
+                     client-output-buffer-limit and repl-backlog-size bound them"
+                .into(),
         })
     }
 
@@ -653,7 +826,7 @@ impl Tally {
                         age_ms / 1_000,
                         span::show(settings.visibility_timeout_ms)
                     ),
-                    advice: "HYGIENE.ORPHANS tells which; HYGIENE.ORPHANS REQUEUE puts them back",
+                    advice: "HYGIENE.ORPHANS tells which; HYGIENE.ORPHANS REQUEUE puts them back".into(),
                 });
             }
         }
@@ -675,7 +848,9 @@ impl Tally {
                      bindings and schedules are dropped like anything else",
                     String::from_utf8_lossy(moment.policy)
                 ),
-                advice: "CONFIG SET maxmemory-policy volatile-lru, which leaves keys without TTL alone",
+                advice:
+                    "CONFIG SET maxmemory-policy volatile-lru, which leaves keys without TTL alone"
+                        .into(),
             });
         }
         let (keys, no_ttl) = self.classes.values().fold((0, 0), |(keys, no_ttl), class| {
@@ -696,7 +871,7 @@ impl Tally {
                     "maxmemory-policy is {} and no key has a TTL: with memory full, writes are refused",
                     String::from_utf8_lossy(moment.policy)
                 ),
-                advice: "HYGIENE.FIXTTL gives results a TTL",
+                advice: "HYGIENE.FIXTTL gives results a TTL".into(),
             });
         }
         if self.big_results > 0 {
@@ -711,9 +886,11 @@ impl Tally {
                      that asks moves all of it",
                     self.big_results
                 ),
-                advice: "keep the data elsewhere and return where it lies, or ignore_result=True",
+                advice: "keep the data elsewhere and return where it lies, or ignore_result=True"
+                    .into(),
             });
         }
+        findings.extend(self.other_names());
         if !self.prefixes.is_empty() {
             let names: Vec<String> = self
                 .prefixes
@@ -727,14 +904,55 @@ impl Tally {
                 keys: names.len() as u64,
                 bytes: 0,
                 detail: format!(
-                    "bindings show key prefixes that key-prefixes does not name: {}; results and \
-                     unacked messages behind them are not recognised",
+                    "bindings or results show key prefixes that key-prefixes does not name: {}; \
+                     results behind them get no TTL",
                     names.join(", ")
                 ),
-                advice: "HYGIENE.CONFIG SET key-prefixes with them",
+                advice: "HYGIENE.CONFIG SET key-prefixes with them".into(),
             });
         }
         findings
+    }
+}
+
+impl Tally {
+    /// Unacknowledged messages under names that no setting gives, unless only the
+    /// prefix in front of them is missing.
+    fn other_names(&self) -> Option<Finding> {
+        let stock = Unacked::default();
+        let of_prefix = |hash: &[u8]| {
+            self.prefixes
+                .iter()
+                .any(|prefix| stock.behind(prefix).hash == hash)
+        };
+        let names: Vec<String> = self
+            .elsewhere
+            .iter()
+            .filter(|((_, hash), _)| !of_prefix(hash))
+            .map(|((_, hash), index)| {
+                let index = index
+                    .as_ref()
+                    .map_or("of no index found".to_owned(), |index| {
+                        format!("of index '{}'", index.escape_ascii())
+                    });
+                format!("'{}' {index}", hash.escape_ascii())
+            })
+            .collect();
+        (!names.is_empty()).then(|| Finding {
+            code: "unacked_under_other_names",
+            severity: Severity::Warning,
+            class: Class::Unacked,
+            keys: names.len() as u64,
+            bytes: 0,
+            detail: format!(
+                "messages that nobody acknowledged lie under names that no setting gives: {}; \
+                 the mutex of their restore is not known",
+                names.join(", ")
+            ),
+            advice: "HYGIENE.CONFIG SET unacked-key, unacked-index-key and unacked-mutex-key to \
+                     kombu's unacked_key, unacked_index_key and unacked_mutex_key"
+                .into(),
+        })
     }
 }
 
@@ -752,7 +970,31 @@ struct Finding {
     keys: u64,
     bytes: u64,
     detail: String,
-    advice: &'static str,
+    advice: Cow<'static, str>,
+}
+
+/// Faults that BEATSTATUS sees, as far as they are about keys.
+fn of_beat(fault: &beat::Finding) -> Option<Finding> {
+    use beat::Code;
+    let class = match fault.code {
+        Code::WorkersAbsent | Code::QueueNotConsumed | Code::QueueUnread => Class::Queue,
+        Code::EntryWithoutDefinition | Code::LockWithoutTtl => Class::Redbeat,
+        Code::UnackedWithoutIndex => Class::Unacked,
+        _ => return None,
+    };
+    Some(Finding {
+        code: fault.code.word(),
+        severity: match fault.code.severity() {
+            beat::Severity::Info => Severity::Info,
+            beat::Severity::Warning => Severity::Warning,
+            beat::Severity::Critical => Severity::Critical,
+        },
+        class,
+        keys: 1,
+        bytes: 0,
+        detail: fault.detail.clone(),
+        advice: fault.advice.clone().into(),
+    })
 }
 
 impl Finding {
@@ -771,7 +1013,13 @@ impl Finding {
             ("keys", Reply::count(self.keys)),
             ("bytes", Reply::count(self.bytes)),
             ("detail", Reply::bytes(self.detail)),
-            ("advice", Reply::word(self.advice)),
+            (
+                "advice",
+                Reply::Bulk(match self.advice {
+                    Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                    Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+                }),
+            ),
         ])
     }
 }
@@ -962,6 +1210,7 @@ mod tests {
             maxmemory: 0,
             policy: b"",
             memory: None,
+            beat: &[],
         };
         let mut tally = Tally::new(0, 0);
         let stream = Seen {
@@ -1002,6 +1251,7 @@ mod tests {
             maxmemory: 0,
             policy: b"allkeys-lru",
             memory: None,
+            beat: &[],
         };
         let codes = |tally: &Tally| -> Vec<Reply> {
             match tally.findings(&settings, &moment) {
@@ -1038,6 +1288,7 @@ mod tests {
                 maxmemory,
                 policy,
                 memory: None,
+                beat: &[],
             };
             let findings = tally.broker_findings(&settings, &moment);
             findings.iter().map(|found| found.code.to_owned()).collect()

@@ -15,11 +15,13 @@ mod sightings;
 mod unacked;
 mod workers;
 
-use std::collections::{BTreeSet, btree_set::IntoIter};
+use std::collections::{BTreeSet, btree_set};
 use std::rc::Rc;
+use std::vec;
 
 use crate::core::beat::{Evidence, Expected, Finish, Heard};
 use crate::core::celery::binding;
+use crate::core::keys::{Names, Unacked};
 use crate::core::settings::Settings;
 use crate::known::{self, Place};
 use crate::observe;
@@ -69,6 +71,7 @@ struct Places {
 /// The work of one call.
 struct Gathering<'a> {
     look: Look<'a>,
+    names: Rc<Names>,
     settings: Rc<Settings>,
     now_ms: i64,
     places: Places,
@@ -83,13 +86,17 @@ struct Gathering<'a> {
     stage: Stage,
 }
 
+/// A database, and the names of what kombu keeps there of messages that are not
+/// acknowledged, the first so many bytes of each its key prefix.
+type UnackedPlace = (i32, usize, Unacked);
+
 /// What is to be done next.
 #[derive(Default)]
 enum Stage {
     /// These may hold unacknowledged messages.
-    Unacked(IntoIter<Place>),
+    Unacked(vec::IntoIter<UnackedPlace>),
     /// These may be schedules of RedBeat's; so many bytes may be copied of entries.
-    RedBeat(IntoIter<Place>, u64),
+    RedBeat(btree_set::IntoIter<Place>, u64),
     Queues(queues::Work),
     Workers,
     #[default]
@@ -111,6 +118,7 @@ impl<'a> Gathering<'a> {
                 results: results(),
                 ..Evidence::default()
             },
+            names: current.names,
             settings: current.settings,
             sightings: Sightings::default(),
             broker_dbs: BTreeSet::new(),
@@ -126,8 +134,8 @@ impl<'a> Gathering<'a> {
     fn step(&mut self) -> bool {
         self.stage = match std::mem::take(&mut self.stage) {
             Stage::Unacked(mut places) => match places.next() {
-                Some((db, name)) => {
-                    self.unacked_of(db, &name);
+                Some((db, prefix, names)) => {
+                    self.unacked_of(db, prefix, &names);
                     Stage::Unacked(places)
                 }
                 None => {
@@ -169,6 +177,7 @@ impl<'a> Gathering<'a> {
 /// A look for the module itself, with nobody's rights, between two of its slices. It
 /// is for a primary, which has no need of what its primary heard.
 pub struct Paused {
+    names: Rc<Names>,
     settings: Rc<Settings>,
     now_ms: i64,
     places: Places,
@@ -190,6 +199,7 @@ impl Paused {
     fn of(gathering: Gathering<'_>) -> Self {
         let Gathering {
             look: _,
+            names,
             settings,
             now_ms,
             places,
@@ -201,6 +211,7 @@ impl Paused {
             stage,
         } = gathering;
         Self {
+            names,
             settings,
             now_ms,
             places,
@@ -226,6 +237,7 @@ impl Paused {
         let _home = ctx.home();
         let mut gathering = Gathering {
             look: Look::new(ctx, None),
+            names: self.names,
             settings: self.settings,
             now_ms: self.now_ms,
             places: self.places,

@@ -1,12 +1,12 @@
 //! What workers have taken and not acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::look::{Field, Shown, scored};
-use super::{Gathering, seconds_to_ms};
-use crate::core::beat::{Hold, Place, Unacked};
+use super::{Gathering, UnackedPlace, seconds_to_ms};
+use crate::core::beat::{self, Hold, Place};
 use crate::core::celery::envelope;
-use crate::core::keys::{Class, KeyType};
+use crate::core::keys::{Class, KeyType, Unacked};
 use crate::known;
 use crate::server::context::db_number;
 
@@ -23,56 +23,76 @@ const LEFT_TO_QUEUES: u64 = 384 * 1024;
 
 impl Gathering<'_> {
     /// Where `unacked` may be: behind every prefix, and where one was seen.
-    pub(super) fn unacked_places(&mut self) -> BTreeSet<(i32, Vec<u8>)> {
-        let mut places: BTreeSet<(i32, Vec<u8>)> = self
-            .places
-            .brokers
-            .iter()
-            .map(|(db, prefix)| (*db, [prefix.as_slice(), b"unacked"].concat()))
-            .collect();
-        places.extend(std::mem::take(&mut self.places.unacked));
+    pub(super) fn unacked_places(&mut self) -> Vec<UnackedPlace> {
+        let mut places: BTreeMap<(i32, Vec<u8>), (usize, Unacked)> = BTreeMap::new();
+        for (db, prefix) in &self.places.brokers {
+            for names in self.names.unacked() {
+                let names = names.behind(prefix);
+                let place = (*db, names.hash.clone());
+                places.entry(place).or_insert((prefix.len(), names));
+            }
+        }
+        for (db, hash) in std::mem::take(&mut self.places.unacked) {
+            if places.contains_key(&(db, hash.clone())) {
+                continue;
+            }
+            // Told by its content: its index may have been found, its mutex cannot be.
+            let named = |end: &[u8]| [hash.as_slice(), end].concat();
+            let names = Unacked {
+                index: known::index_of(db, &hash).unwrap_or_else(|| named(b"_index")),
+                mutex: named(b"_mutex"),
+                hash: hash.clone(),
+            };
+            let brokers = self.places.brokers.iter();
+            let prefix = brokers
+                .filter(|(broker_db, prefix)| *broker_db == db && hash.starts_with(prefix))
+                .map(|(_, prefix)| prefix.len())
+                .max();
+            places.insert((db, hash), (prefix.unwrap_or(0), names));
+        }
         places
+            .into_iter()
+            .map(|((db, _), (prefix, names))| (db, prefix, names))
+            .collect()
     }
 
-    pub(super) fn unacked_of(&mut self, db: i32, name: &[u8]) {
+    pub(super) fn unacked_of(&mut self, db: i32, prefix: usize, names: &Unacked) {
+        let name = names.hash.as_slice();
         let hash = self
             .look
             .key(db, name)
             .filter(|key| key.kind == KeyType::Hash);
-        let mutex_key = [name, b"_mutex"].concat();
         let mutex = self
             .look
-            .key(db, &mutex_key)
+            .key(db, &names.mutex)
             .filter(|key| key.kind == KeyType::String)
             .map_or(Hold::Absent, |key| key.hold);
         if hash.is_none() && mutex == Hold::Absent {
             return;
         }
         self.broker_dbs.insert(db);
-        let mut found = Unacked {
+        let mut found = beat::Unacked {
             db: db_number(db),
             key: name.to_vec(),
-            mutex_key,
+            mutex_key: names.mutex.clone(),
             mutex,
-            ..Unacked::default()
+            ..beat::Unacked::default()
         };
         if let Some(hash) = hash {
             known::seen(db, name, Class::Unacked, KeyType::Hash);
             found.count = hash.len;
-            let index = [name, b"_index"].concat();
-            let index = self.look.key(db, &index);
+            let index = self.look.key(db, &names.index);
             if let Some(index) = index.filter(|key| key.kind == KeyType::Zset) {
                 found.index_present = true;
-                self.entries(&hash, &index, &mut found);
+                self.entries(&hash, prefix, &index, &mut found);
             }
         }
         self.evidence.unacked.push(found);
     }
 
     /// Reads the oldest and the newest entries.
-    fn entries(&mut self, hash: &Shown, index: &Shown, found: &mut Unacked) {
-        let name = hash.name();
-        let prefix = name.strip_suffix(b"unacked").unwrap_or_default();
+    fn entries(&mut self, hash: &Shown, prefix: usize, index: &Shown, found: &mut beat::Unacked) {
+        let prefix = hash.name().get(..prefix).unwrap_or_default();
         let now_ms = self.now_ms;
         let limit_ms = now_ms.saturating_sub(self.evidence.visibility_timeout_ms);
         let past = |at_ms: i64| at_ms < limit_ms;

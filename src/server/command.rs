@@ -23,6 +23,8 @@ pub enum Outcome {
     Reply(Reply),
     /// A refusal; `ERR` is put in front.
     Refused(String),
+    /// A write asked of a replica: refused in the server's own words.
+    ReadOnly,
     /// Too few or too many arguments, in the server's own words.
     WrongArity,
     /// The client waits; whoever holds its [`Waiting`] answers.
@@ -270,7 +272,15 @@ fn send(ctx: Ctx<'_>, outcome: Outcome) {
         Outcome::Reply(reply) => send_reply(ctx, &reply),
         Outcome::Refused(why) => {
             REFUSED.add(1);
-            send_error(ctx, &why);
+            send_error(ctx, "ERR", &why);
+        }
+        Outcome::ReadOnly => {
+            REFUSED.add(1);
+            send_error(
+                ctx,
+                "READONLY",
+                "You can't write against a read only replica.",
+            );
         }
         Outcome::WrongArity => {
             WRONG_ARITY.add(1);
@@ -285,7 +295,7 @@ fn send(ctx: Ctx<'_>, outcome: Outcome) {
     }
 }
 
-fn send_error(ctx: Ctx<'_>, why: &str) {
+fn send_error(ctx: Ctx<'_>, code: &str, why: &str) {
     let Some(reply) = api!(RedisModule_ReplyWithError) else {
         return;
     };
@@ -293,7 +303,7 @@ fn send_error(ctx: Ctx<'_>, why: &str) {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    let Ok(line) = CString::new(format!("ERR {line}")) else {
+    let Ok(line) = CString::new(format!("{code} {line}")) else {
         return;
     };
     // SAFETY: the context is live, the text ends in NUL and holds no line break.
@@ -447,7 +457,7 @@ unsafe extern "C" fn timed_out<A: Answers>(
     _argc: c_int,
 ) -> c_int {
     guard(|| {
-        send_error(Ctx::new(ctx), A::LET_GO);
+        send_error(Ctx::new(ctx), "ERR", A::LET_GO);
         if let Some(handle) = api!(RedisModule_GetBlockedClientHandle) {
             // SAFETY: called from the timeout callback of a client that waits.
             let client = unsafe { handle(ctx) };

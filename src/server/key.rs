@@ -1,9 +1,11 @@
 //! One key, opened.
 
+use std::ffi::CStr;
 use std::marker::PhantomData;
 
 use redis_module::raw;
 
+use super::call::Value;
 use super::{Ctx, Str};
 use crate::core::keys::KeyType;
 use crate::core::policy::Ttl;
@@ -253,6 +255,17 @@ pub fn untouched<R>(ctx: Ctx<'_>, name: &Str, work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Asks the server about a key, whose name comes first, without that being a use of
+/// it.
+pub fn ask(ctx: Ctx<'_>, name: &[u8], command: &CStr, args: &[&[u8]]) -> Value {
+    let Some(key) = Str::new(name) else {
+        return Value::Nil;
+    };
+    let mut words = vec![name];
+    words.extend(args);
+    untouched(ctx, &key, || super::call::read(ctx, command, &words))
+}
+
 impl Drop for Key<'_> {
     fn drop(&mut self) {
         if !self.owned {
@@ -305,7 +318,7 @@ fn expire_through_server(ctx: Ctx<'_>, name: &Str, at_ms: i64) -> bool {
     let at = at_ms.to_string();
     matches!(
         super::call::write(ctx, c"PEXPIREAT", &[name.bytes(), at.as_bytes()]),
-        super::call::Value::Int(1)
+        Value::Int(1)
     )
 }
 
@@ -353,6 +366,6 @@ fn notify_expire(ctx: Ctx<'_>, name: &Str) {
 pub fn unlink(ctx: Ctx<'_>, name: &Str) -> bool {
     matches!(
         super::call::write(ctx, c"UNLINK", &[name.bytes()]),
-        super::call::Value::Int(1)
+        Value::Int(1)
     )
 }

@@ -4,13 +4,16 @@
 
 use super::engine;
 use super::fix::{Fix, FixOrder};
+use super::orphans::{OrphanOrder, Orphans};
 use super::{Order, Scope};
 use crate::core::keys::Class;
+use crate::core::orphans::{Action, Ages, NAMES};
 use crate::core::policy::Plan;
 use crate::core::settings::Settings;
 use crate::server::context::now_ms;
 use crate::server::{Ctx, MainCell};
-use crate::{settings, stats};
+use crate::settings::{self, Current};
+use crate::stats;
 
 struct Clock {
     /// A load has ended and its sweep is owed.
@@ -33,6 +36,8 @@ pub fn owe(why: &'static str) {
     }
 }
 
+const INTERVAL: &str = "sweep-interval";
+
 /// The server's periodic round: starts what is due.
 pub fn round(ctx: Ctx<'_>) {
     let current = settings::now();
@@ -44,7 +49,7 @@ pub fn round(ctx: Ctx<'_>) {
         let owed = clock.owed.filter(|_| current.settings.sweep_on_start);
         let interval = current.settings.sweep_interval_ms;
         let due = interval > 0 && now.saturating_sub(clock.last_ms) >= interval;
-        match owed.or(due.then_some("sweep-interval")) {
+        match owed.or(due.then_some(INTERVAL)) {
             Some(what) => what,
             None => {
                 clock.owed = None;
@@ -70,7 +75,7 @@ pub fn round(ctx: Ctx<'_>) {
         background: true,
     };
     let seed = now.unsigned_abs();
-    let visitor = Fix::new(ctx, order, current.names, seed);
+    let visitor = Fix::new(ctx, order, current.names.clone(), seed);
     engine::start(
         ctx,
         Order {
@@ -79,6 +84,39 @@ pub fn round(ctx: Ctx<'_>) {
             user: None,
             scope: Scope::All,
             visitor: Box::new(visitor),
+        },
+        None,
+    );
+    // After a load or a failover workers first have to come back and acknowledge
+    // what they did meanwhile.
+    if what == INTERVAL && !current.settings.sweep_orphans.is_empty() {
+        clean_orphans(ctx, &current);
+    }
+}
+
+/// Does of ORPHANS' work what the operator chose; the engine lets it wait until the
+/// sweep before it has written all it has to.
+fn clean_orphans(ctx: Ctx<'_>, current: &Current) {
+    let action = Action::Clean(current.settings.sweep_orphans);
+    let Ok(ages) = Ages::of(action, None, &current.settings) else {
+        return;
+    };
+    let order = OrphanOrder {
+        action,
+        ages,
+        limit: 0,
+        names: NAMES,
+        dry_run: false,
+        by: INTERVAL.to_owned(),
+    };
+    engine::start(
+        ctx,
+        Order {
+            what: "SWEEP ORPHANS",
+            by: INTERVAL.to_owned(),
+            user: None,
+            scope: Scope::All,
+            visitor: Box::new(Orphans::new(order, current.names.clone())),
         },
         None,
     );

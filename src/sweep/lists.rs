@@ -1,38 +1,100 @@
-//! Lists, and zsets that are queues, told by what lies in them, and how old it is.
+//! Keys that only their content tells: lists, zsets that are queues, and what is not
+//! acknowledged under other names than kombu's own. And how old it is.
 
 use crate::core::celery::binding::{SEP, is_uuid, split_priority};
 use crate::core::celery::envelope::{self, Kind};
 use crate::core::keys::{Class, KeyType, Names};
 use crate::known;
 use crate::server::call::{self, Value};
-use crate::server::key::{Key, untouched};
+use crate::server::key::{self, Key, untouched};
+use crate::server::scan::MembersCursor;
 use crate::server::{Ctx, Str};
 
 /// The largest element fetched to be looked into, in bytes. LINDEX copies it whole.
 const LARGEST_ELEMENT: u64 = 256 * 1024;
 
-/// Whether a key that name and type do not explain is told by what lies in it.
-pub fn may_tell(names: &Names, name: &[u8], kind: KeyType) -> bool {
-    kind == KeyType::List || (kind == KeyType::Zset && names.may_be_zset_queue(name))
+/// Whether a key that name and type do not explain may be told by what lies in it.
+pub const fn may_tell(kind: KeyType) -> bool {
+    matches!(kind, KeyType::List | KeyType::Hash | KeyType::Zset)
 }
 
-/// The class of such a key. `length` are its elements, `bytes` what it takes.
-pub fn told(ctx: Ctx<'_>, db: i32, name: &Str, kind: KeyType, length: u64, bytes: u64) -> Class {
-    if kind == KeyType::List {
-        return class(ctx, db, name.bytes(), length, bytes);
+/// The class of such a key. `length` are its elements, `bytes` what it takes. An
+/// index of unacknowledged messages is told only once their hash is known.
+pub fn told(
+    ctx: Ctx<'_>,
+    names: &Names,
+    db: i32,
+    name: &Str,
+    kind: KeyType,
+    length: u64,
+    bytes: u64,
+) -> Class {
+    match kind {
+        KeyType::List => class(ctx, db, name.bytes(), length, bytes),
+        KeyType::Hash if holds_unacked(ctx, name) => {
+            known::seen(db, name.bytes(), Class::Unacked, kind);
+            Class::Unacked
+        }
+        KeyType::Zset if !too_long(length, bytes) => zset(ctx, names, db, name),
+        _ => Class::Other,
     }
-    if too_long(length, bytes) {
+}
+
+fn zset(ctx: Ctx<'_>, names: &Names, db: i32, name: &Str) -> Class {
+    let may_be_queue = names.may_be_zset_queue(name.bytes());
+    let hashes = known::unacked(db);
+    if !may_be_queue && hashes.is_empty() {
         return Class::Other;
     }
+    let first = key::ask(ctx, name.bytes(), c"ZRANGE", &[b"0", b"0"]);
+    let Some(tag) = first.array().first().and_then(Value::str) else {
+        return Class::Other;
+    };
     // celery-redis-plus: the members are delivery tags.
-    let look = || call::read(ctx, c"ZRANGE", &[name.bytes(), b"0", b"0"]);
-    let first = untouched(ctx, name, look);
-    let tag = first.array().first().and_then(Value::str);
-    if tag.is_some_and(is_uuid) {
-        Class::Queue
-    } else {
-        Class::Other
+    if may_be_queue && is_uuid(tag) {
+        return Class::Queue;
     }
+    let newest = key::ask(ctx, name.bytes(), c"ZRANGE", &[b"-1", b"-1"]);
+    let newest = newest.array().first().and_then(Value::str);
+    // The oldest may have been acknowledged at this very moment.
+    for tag in [Some(tag), newest].into_iter().flatten() {
+        for hash in &hashes {
+            if key::ask(ctx, hash, c"HEXISTS", &[tag]).int() == Some(1) {
+                known::index_found(db, hash, name.bytes());
+                return Class::Unacked;
+            }
+        }
+    }
+    Class::Other
+}
+
+/// Whether this is a hash of messages that nobody acknowledged: kombu's own shape,
+/// and each under the delivery tag that it bears.
+pub fn holds_unacked(ctx: Ctx<'_>, name: &Str) -> bool {
+    // Empty buckets of a hash that has shrunk are shown one at a time.
+    const MOST_STEPS: u32 = 100;
+    let (Some(hash), Some(mut cursor)) = (Key::read(ctx, name), MembersCursor::new()) else {
+        return false;
+    };
+    if hash.kind() != Some(KeyType::Hash) {
+        return false;
+    }
+    for _ in 0..MOST_STEPS {
+        let (mut shown, mut all) = (false, true);
+        let more = cursor.step_fields(&hash, |tag, value| {
+            if all {
+                shown = true;
+                all = envelope::read_unacked(value).is_some_and(|taken| {
+                    let bears = taken.envelope.delivery_tag;
+                    bears.is_some_and(|bears| bears.as_bytes() == tag)
+                });
+            }
+        });
+        if shown || !more {
+            return shown && all;
+        }
+    }
+    false
 }
 
 /// The class of a list that its name does not explain.
@@ -58,35 +120,59 @@ pub fn queue_name(list: &[u8]) -> &[u8] {
     split_priority(list, SEP).0
 }
 
-/// What the messages at the ends of a list tell.
+/// How far from either end of a list messages are looked at, and the bytes of them:
+/// an element in the middle of millions takes the server long to find.
+const DEEPEST_SAMPLE: u64 = 1_024;
+const SAMPLED_BYTES: usize = 256 * 1024;
+
+/// What some messages of a list tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ends {
+pub struct Samples {
     /// When the oldest was sent, Unix ms: Celery 5.2.7 and later tell it of a message
     /// with an `expires` option.
     pub sent_ms: Option<i64>,
-    /// The oldest is past its `expires`.
-    pub expired: bool,
-    /// The newest is too.
-    pub all_expired: bool,
+    /// Messages looked at.
+    pub looked_at: u64,
+    /// Those of them that are past their own `expires`.
+    pub expired: u64,
 }
 
-/// Reads the ends of a list. Messages are pushed at the head, so the oldest is the
-/// last.
-pub fn ends(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64, now_ms: i64) -> Ends {
-    let times = |at| {
-        let element = element(ctx, name, at, length, bytes);
-        let message = element.as_deref().and_then(envelope::read);
-        message.map_or((None, false), |message| {
-            let expired = message.expires_ms.is_some_and(|ms| ms <= now_ms);
-            (message.published_at_ms(), expired)
-        })
-    };
-    let (sent_ms, expired) = times(-1);
-    Ends {
-        sent_ms,
-        expired,
-        all_expired: expired && times(0).1,
+/// Places of a list to look at: thinning out from either end.
+fn places(length: u64) -> Vec<i64> {
+    let deepest = length.min(DEEPEST_SAMPLE);
+    let from_tail = std::iter::successors(Some(1_u64), |at| at.checked_mul(2));
+    let from_tail: Vec<u64> = from_tail.take_while(|at| *at <= deepest).collect();
+    // Counted from the head, and what the tail shows not twice.
+    let shown = |at: &u64| from_tail.contains(&(length - at));
+    let from_head = from_tail.iter().map(|at| at - 1).filter(|at| !shown(at));
+    let from_head: Vec<i64> = from_head.map(u64::cast_signed).collect();
+    let from_tail = from_tail.iter().map(|at| -at.cast_signed());
+    from_tail.chain(from_head).collect()
+}
+
+/// Reads some messages of a list, most of them near its ends. Messages are pushed at
+/// the head, so the oldest is the last.
+pub fn samples(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64, now_ms: i64) -> Samples {
+    let mut found = Samples::default();
+    let mut read = 0;
+    for at in places(length) {
+        let Some(element) = element(ctx, name, at, length, bytes) else {
+            continue;
+        };
+        read += element.len();
+        if let Some(message) = envelope::read(&element) {
+            found.looked_at += 1;
+            let past = message.expires_ms.is_some_and(|ms| ms <= now_ms);
+            found.expired += u64::from(past);
+            if at == -1 {
+                found.sent_ms = message.published_at_ms();
+            }
+        }
+        if read >= SAMPLED_BYTES {
+            break;
+        }
     }
+    found
 }
 
 /// The element that is read next; `None` if it is too long to be looked into.
@@ -120,4 +206,41 @@ fn element(ctx: Ctx<'_>, name: &[u8], at: i64, length: u64, bytes: u64) -> Optio
 /// `Producer.auto_declare` over `uuid3`), which no queue of a person is called.
 fn is_uuid3(name: &[u8]) -> bool {
     name.get(14) == Some(&b'3') && is_uuid(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_thin_out_from_either_end_and_none_is_looked_at_twice() {
+        assert!(places(0).is_empty());
+        assert_eq!(places(1), [-1]);
+        assert_eq!(places(2), [-1, -2]);
+        assert_eq!(places(3), [-1, -2, 0]);
+        for length in 0..3_000_u64 {
+            let mut from_head: Vec<i64> = places(length)
+                .into_iter()
+                .map(|at| {
+                    if at < 0 {
+                        at + length.cast_signed()
+                    } else {
+                        at
+                    }
+                })
+                .collect();
+            from_head.sort_unstable();
+            let looked_at = from_head.len();
+            from_head.dedup();
+            assert_eq!(from_head.len(), looked_at, "{length}");
+            assert!(
+                from_head
+                    .iter()
+                    .all(|at| (0..length.cast_signed()).contains(at))
+            );
+        }
+        let far = places(12_000_000);
+        assert!(far.iter().all(|at| at.unsigned_abs() <= DEEPEST_SAMPLE));
+        assert_eq!(far.len(), 22);
+    }
 }

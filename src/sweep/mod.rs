@@ -9,9 +9,11 @@ pub mod background;
 pub mod engine;
 pub mod fix;
 pub mod last;
+pub mod later;
 pub mod lists;
 pub mod orphans;
 pub mod report;
+pub mod tables;
 pub mod twice;
 
 use std::collections::VecDeque;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::last::{self, Question};
-use super::twice::Twice;
+use super::later::Later;
 use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
+use crate::core::beat;
 use crate::core::celery::binding;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
@@ -15,7 +16,7 @@ use crate::core::tally::{Moment, Seen, ServerMemory, Tally};
 use crate::server::acl::Right;
 use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
-use crate::{known, stats};
+use crate::{evidence, known, stats};
 
 /// How memory is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +65,14 @@ pub struct Report {
     settings: Rc<Settings>,
     tally: Tally,
     sizes: Sizes,
-    twice: Twice,
+    rest: Later,
+    /// Zsets that can be told when all hashes have been seen, with their bytes.
+    later: Vec<(Kept, u64)>,
     skipped_noperm: u64,
 }
+
+/// Zsets that are looked at once more; others stay what they seem.
+const MOST_LATER: usize = 10_000;
 
 /// What strings of one name and value length were measured to take. Of two such
 /// strings only the spare room of an appended one and the encoding of a short
@@ -108,17 +114,25 @@ impl Report {
             names,
             settings,
             sizes: Sizes::default(),
-            twice: Twice::default(),
+            rest: Later::default(),
+            later: Vec::new(),
             skipped_noperm: 0,
         }
     }
 
-    /// Whether the keys counted are all that the server holds.
+    /// Whether all keys of the databases were asked for.
+    const fn whole(&self) -> bool {
+        self.order.prefix.is_empty() && self.order.pattern.is_none()
+    }
+
+    /// Whether all keys were asked for.
+    fn asked_for_all(&self) -> bool {
+        self.order.scope == Scope::All && self.whole()
+    }
+
+    /// Whether what was counted is all that the server holds.
     fn saw_all(&self) -> bool {
-        self.order.scope == Scope::All
-            && self.order.prefix.is_empty()
-            && self.order.pattern.is_none()
-            && self.skipped_noperm == 0
+        self.asked_for_all() && self.skipped_noperm == 0
     }
 
     fn bytes(&mut self, turn: &Turn<'_>, kept: &Kept) -> u64 {
@@ -134,6 +148,76 @@ impl Report {
             }
             Memory::Exact => call::memory_usage(turn.ctx, &kept.name, 0),
         }
+    }
+
+    /// What lies in a key that its name does not explain.
+    fn told(&mut self, turn: &Turn<'_>, kept: &Kept, bytes: u64) -> Class {
+        let (name, kind) = (&kept.name, kept.kind);
+        let class = lists::told(turn.ctx, &self.names, kept.db, name, kind, kept.len, bytes);
+        if class == Class::Unacked && kind == KeyType::Hash {
+            self.tally.unacked_elsewhere(kept.db, name.bytes());
+        }
+        class
+    }
+
+    /// Adds a list, or a zset, to its queue.
+    fn queue(&mut self, turn: &Turn<'_>, kept: &Kept, bytes: u64) {
+        let name = kept.name.bytes();
+        let samples = if kept.kind == KeyType::List {
+            lists::samples(turn.ctx, name, kept.len, bytes, turn.now_ms)
+        } else {
+            lists::Samples::default()
+        };
+        let measured = if self.order.memory == Memory::Off {
+            0
+        } else {
+            bytes
+        };
+        let queue = lists::queue_name(name);
+        self.tally
+            .add_queue(kept.db, queue, kept.len, measured, samples.sent_ms);
+        self.tally
+            .add_expired(measured, samples.looked_at, samples.expired);
+    }
+
+    /// Adds a key of a class that is certain now; answers the bytes read for that.
+    fn count(&mut self, turn: &Turn<'_>, kept: Kept, bytes: u64) -> u64 {
+        let mut read = 0;
+        let since_ms = match (kept.class, kept.kind) {
+            (Class::TaskResult, _) => key::Key::read(turn.ctx, &kept.name).and_then(|key| {
+                read = kept.len;
+                fix::finished_ms(&key)
+            }),
+            (Class::Unacked, KeyType::Zset) if delivery_times(kept.name.bytes()) => {
+                lowest_score_ms(turn, &kept)
+            }
+            _ => None,
+        };
+        self.tally.add(&Seen {
+            db: kept.db,
+            name: kept.name.bytes(),
+            class: kept.class,
+            kind: kept.kind,
+            ttl: kept.ttl,
+            elements: kept.len,
+            bytes,
+            since_ms,
+        });
+        let name = kept.name.bytes();
+        match (kept.class, kept.kind) {
+            (Class::Unacked, KeyType::Hash) => self.rest.unacked(kept.db, kept.name),
+            (Class::Binding, kind) => self.rest.table(kept.db, name, kind),
+            (Class::ReplyQueue | Class::EventQueue, KeyType::List) => {
+                self.rest.list(kept.db, kept.class, name, bytes);
+            }
+            (Class::GroupResult, _) => self.rest.group(kept.db, Some(kept.name), bytes),
+            (Class::Chord, _) => {
+                let idle_ms = key::Key::read(turn.ctx, &kept.name).and_then(|key| key.idle_ms());
+                self.rest.chord(kept.db, name, idle_ms, bytes);
+            }
+            _ => {}
+        }
+        read
     }
 
     /// Counts a string inside the scan, where nothing has to be asked about it:
@@ -155,6 +239,14 @@ impl Report {
         }
         seen.bytes = bytes;
         self.tally.add(seen);
+        match seen.class {
+            Class::GroupResult => self.rest.group(seen.db, found.keep(), bytes),
+            Class::Chord => {
+                let idle_ms = found.key().idle_ms();
+                self.rest.chord(seen.db, seen.name, idle_ms, bytes);
+            }
+            _ => {}
+        }
         true
     }
 }
@@ -186,6 +278,7 @@ impl Visitor for Report {
             && !self.names.prefixes().any(|prefix| prefix == table.prefix)
         {
             self.tally.unknown_prefix(table.prefix);
+            self.rest.broker(db, table.prefix);
         }
         let ttl = found.key().ttl();
         if kind == KeyType::String {
@@ -212,58 +305,36 @@ impl Visitor for Report {
         if self.order.memory == Memory::Exact && kept.kind != KeyType::String {
             cost.bytes += kept.len.saturating_mul(16);
         }
-        let mut since_ms = None;
-        match (kept.class, kept.kind) {
-            (Class::TaskResult, _) => {
-                if let Some(key) = key::Key::read(turn.ctx, &kept.name) {
-                    cost.bytes += kept.len;
-                    since_ms = fix::finished_ms(&key);
+        if kept.class == Class::Other && lists::may_tell(kept.kind) {
+            let size = match self.order.memory {
+                Memory::Off if kept.kind != KeyType::Hash => {
+                    call::memory_usage(turn.ctx, &kept.name, 1)
                 }
-            }
-            (Class::Unacked, KeyType::Zset) if delivery_times(kept.name.bytes()) => {
-                since_ms = lowest_score_ms(turn, &kept)
-            }
-            (Class::Other, kind) if lists::may_tell(&self.names, kept.name.bytes(), kind) => {
-                let size = match self.order.memory {
-                    Memory::Off => call::memory_usage(turn.ctx, &kept.name, 1),
-                    _ => bytes,
-                };
-                kept.class = lists::told(turn.ctx, kept.db, &kept.name, kind, kept.len, size);
-                if kept.class == Class::Queue {
-                    let name = kept.name.bytes();
-                    let ends = if kind == KeyType::List {
-                        lists::ends(turn.ctx, name, kept.len, size, turn.now_ms)
-                    } else {
-                        lists::Ends::default()
-                    };
-                    let queue = lists::queue_name(name);
-                    self.tally
-                        .add_queue(kept.db, queue, kept.len, bytes, ends.sent_ms);
-                    if ends.expired {
-                        self.tally.add_expired(bytes, ends.all_expired);
-                    }
+                _ => bytes,
+            };
+            kept.class = self.told(turn, &kept, size);
+            match (kept.class, kept.kind) {
+                (Class::Queue, _) => self.queue(turn, &kept, size),
+                (Class::Other, KeyType::Zset) if self.later.len() < MOST_LATER => {
+                    self.later.push((kept, bytes));
+                    return cost;
                 }
+                _ => {}
             }
-            _ => {}
         }
-        self.tally.add(&Seen {
-            db: kept.db,
-            name: kept.name.bytes(),
-            class: kept.class,
-            kind: kept.kind,
-            ttl: kept.ttl,
-            elements: kept.len,
-            bytes,
-            since_ms,
-        });
-        if kept.class == Class::Unacked && kept.kind == KeyType::Hash {
-            self.twice.note(kept.db, kept.name);
-        }
+        cost.bytes += self.count(turn, kept, bytes);
         cost
     }
 
     fn after(&mut self, turn: &Turn<'_>) -> Option<Cost> {
-        self.twice.step(turn.ctx)
+        if let Some((mut kept, bytes)) = self.later.pop() {
+            if turn.ctx.select(kept.db) {
+                kept.class = self.told(turn, &kept, bytes);
+            }
+            self.count(turn, kept, bytes);
+            return Some(Cost::default());
+        }
+        self.rest.step(turn, &self.names)
     }
 
     fn writes(&self) -> bool {
@@ -272,7 +343,8 @@ impl Visitor for Report {
 
     fn restart(&mut self) {
         self.tally = Tally::new(self.order.top, self.settings.max_ttl_ms);
-        self.twice = Twice::default();
+        self.rest = Later::default();
+        self.later.clear();
         self.skipped_noperm = 0;
     }
 
@@ -282,6 +354,12 @@ impl Visitor for Report {
         let maxmemory = std::str::from_utf8(&maxmemory)
             .ok()
             .and_then(|text| text.parse().ok());
+        let beat = if self.asked_for_all() {
+            let user = self.order.user.as_deref();
+            beat::judge(&evidence::gather(ctx, user, now_ms).evidence, now_ms).findings
+        } else {
+            Vec::new()
+        };
         let moment = Moment {
             now_ms,
             maxmemory: maxmemory.unwrap_or(0),
@@ -289,12 +367,18 @@ impl Visitor for Report {
             memory: (self.saw_all() && self.order.memory != Memory::Off)
                 .then(|| server_memory(ctx))
                 .flatten(),
+            beat: &beat,
         };
         if self.saw_all() {
             let (all, without_ttl) = self.tally.results();
             stats::results(all, without_ttl);
         }
-        self.tally.set_duplicates(self.twice.found());
+        let whole = self.whole() && self.skipped_noperm == 0;
+        self.tally.set_remains(self.rest.remains(ctx, whole));
+        for (db, queue, sep) in self.rest.other_separators() {
+            self.tally.merge_priorities(db, &queue, sep);
+        }
+        self.tally.name_indexes(known::index_of);
         let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([
             ("scanned", Reply::count(run.scanned)),

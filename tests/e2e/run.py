@@ -8,6 +8,7 @@ scenario has its own servers, every wait a deadline, and nothing is left behind.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -475,6 +476,69 @@ def a_killed_workers_messages_go_back_and_every_task_runs(start):
         )
         wait_for("nothing unacknowledged", lambda: not client.exists("unacked"))
     check("no message is left", not client.exists("celery", "unacked", "unacked_index"))
+    check_runs(server, sent["waiting"] + sent["working"], [task_id(message) for message in ours])
+
+
+def task_id(message):
+    return json.loads(message)["headers"]["id"]
+
+
+def ended(server, name):
+    """The id of each task that a worker's log says to have succeeded, in order."""
+    log = (server.dir / f"{name}.log").read_text(errors="replace")
+    return re.findall(r"Task [\w.]+\[([0-9a-f-]+)\] succeeded", log)
+
+
+def check_runs(server, sent, put_back):
+    """Twice ran at most what the killed worker had begun and not acknowledged."""
+    first, second = ended(server, "killed"), ended(server, "next")
+    check("the next worker ran none twice", len(second) == len(set(second)), second)
+    check("every task ran", set(first) | set(second) == set(sent), (first, second))
+    twice = set(first) & set(second)
+    check("twice ran only what kombu itself puts back", twice <= set(put_back), twice)
+
+
+def the_background_puts_back_what_a_killed_worker_took_under_other_names(start):
+    names = {"unacked-key": "taken", "unacked-index-key": "taken_at"}
+    settings = {
+        **names,
+        "unacked-mutex-key": "taken_mutex",
+        "visibility-timeout": "5s",
+        "sweep-on-start": "no",
+        "sweep-interval": "2s",
+        "sweep-orphans": "requeue",
+    }
+    server = start("background", settings=settings)
+    client = server.client()
+    own = {"UNACKED": "1"}
+    send = """
+import json
+from celery_app import add, late
+print(json.dumps([late.delay(2).id for _ in range(4)] + [add.delay(n, 2).id for n in range(20)]))
+"""
+    with worker("killed", ENVIRONMENT, server.url, server.dir, **own) as killed:
+        variables = {"REDIS_URL": server.url, "PYTHONPATH": str(EXAMPLES), **own}
+        sent = json.loads(run_program(ENVIRONMENT, ["-c", send], 180, **variables))
+        wait_for("prefetched messages", lambda: client.zcard("taken_at") >= 8)
+        killed.kill()
+    left = [task_id(json.dumps(json.loads(value)[0])) for value in client.hvals("taken")]
+    check("the worker left its messages", len(left) >= 8, len(left))
+    check("under its own names only", not client.exists("unacked"))
+    # Nobody but the server itself is there.
+    wait_for("their return", lambda: not client.exists("taken", "taken_at"), deadline_s=40)
+    log = server.log_file.read_text(errors="replace")
+    back = re.findall(r"ORPHANS REQUEUE by sweep-interval: (\d+) messages", log)
+    check("all of that is logged", sum(map(int, back)) == len(left), back)
+    with worker("next", ENVIRONMENT, server.url, server.dir, **own):
+        wait_for(
+            "the result of every task",
+            lambda: all(
+                '"SUCCESS"' in (client.get(f"celery-task-meta-{task}") or "") for task in sent
+            ),
+            deadline_s=40,
+        )
+        wait_for("nothing unacknowledged", lambda: not client.exists("taken"))
+    check_runs(server, sent, left)
 
 
 ASK = """
@@ -533,6 +597,7 @@ def a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own(start):
 SCENARIOS = [
     a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own,
     a_killed_workers_messages_go_back_and_every_task_runs,
+    the_background_puts_back_what_a_killed_worker_took_under_other_names,
     two_thousand_tasks_leave_no_immortal_result,
     workers_are_counted_and_named,
     scan_tells_what_is_there,

@@ -4,6 +4,7 @@
 pub mod binding;
 pub mod body;
 pub mod envelope;
+pub mod group;
 mod json;
 pub mod message;
 pub mod outcome;

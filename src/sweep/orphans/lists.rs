@@ -76,7 +76,7 @@ impl Orphans {
             cost.writes += self.unbind(turn, db, &bound.table, &bound.member);
         }
         self.changes.members += bindings.len() as u64;
-        self.changes.purged += 1;
+        self.purged(kind);
         self.changes.bytes_freed += bytes;
         self.orphan(kind, db, name, unread_ms, bytes);
         cost
@@ -142,7 +142,7 @@ impl Orphans {
             // One by one: in a cluster they need not share a slot.
             cost.writes = keys.iter().filter(|key| key::unlink(turn.ctx, key)).count() as u64;
         }
-        self.changes.purged += 1;
+        self.purged(Kind::Chord);
         self.changes.bytes_freed += bytes;
         self.orphan(Kind::Chord, db, chord, idle_ms, bytes);
         cost

@@ -7,25 +7,25 @@
 //! before. All that is written for one item is written in one step, which reaches
 //! replicas and AOF as one transaction.
 
+mod bindings;
 mod lists;
-mod tables;
 mod unacked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::{Cost, Kept, Run, Turn, Visitor, fix};
-use crate::core::celery::binding::{self, PRIORITY_STEPS, SEP, Table, split_priority};
+use super::tables::Tables;
+use super::{Cost, Kept, Run, Turn, Visitor, fix, lists as content};
+use crate::core::celery::binding::{self, PRIORITY_STEPS, SEP, split_priority};
 use crate::core::keys::{Class, KeyType, Names};
 use crate::core::orphans::{Action, Ages, Found, Kind, chord_of};
 use crate::core::reply::Reply;
 use crate::server::acl::Right;
 use crate::server::scan::Found as Shown;
 use crate::server::{Ctx, Str, log};
-use crate::stats;
+use crate::{known, stats};
 
-use tables::{Member, Reading, Tables};
-use unacked::Walk;
+use unacked::{Search, Walk};
 
 /// Items collected in one pass; those beyond are left to the next.
 const MOST_ITEMS: usize = 200_000;
@@ -52,6 +52,13 @@ pub struct OrphanOrder {
     pub by: String,
 }
 
+impl OrphanOrder {
+    /// Whether anything may be changed.
+    pub fn writes(&self) -> bool {
+        self.action != Action::Report && !self.dry_run
+    }
+}
+
 /// What has been done, or would be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Changes {
@@ -65,12 +72,12 @@ struct Changes {
 #[derive(Default)]
 struct Due {
     items: usize,
-    tables: VecDeque<(i32, Vec<u8>)>,
-    reading: Option<Reading>,
     lists: VecDeque<(i32, Kind, Vec<u8>)>,
-    members: VecDeque<Member>,
     chords: BTreeSet<(i32, Vec<u8>)>,
     unacked: BTreeSet<(i32, Vec<u8>)>,
+    /// Zsets of no known name: one of them may be an index of unacknowledged messages.
+    zsets: BTreeMap<i32, Vec<Vec<u8>>>,
+    search: Option<Search>,
     walk: Option<Walk>,
 }
 
@@ -118,6 +125,14 @@ impl Orphans {
         self.found(kind).keep(why);
     }
 
+    /// One of this kind was deleted, or would have been.
+    fn purged(&mut self, kind: Kind) {
+        self.changes.purged += 1;
+        if !self.order.dry_run {
+            stats::purged(kind.class());
+        }
+    }
+
     fn orphan(&mut self, kind: Kind, db: i32, name: &[u8], age_ms: i64, bytes: u64) {
         let names = self.order.names;
         self.found(kind).orphan(db, name, age_ms, bytes, names);
@@ -125,7 +140,7 @@ impl Orphans {
 
     /// Whether an orphan of this kind is to be deleted, be it for show.
     fn purges(&self, kind: Kind) -> bool {
-        self.order.action == Action::Purge(kind)
+        self.order.action.cleans(kind)
     }
 
     /// Whether there is room for one more item.
@@ -146,14 +161,15 @@ impl Orphans {
                 let Some(key) = binding::binding_key(name) else {
                     return;
                 };
-                if key.table != Table::Bindings || !self.room() {
+                if !self.tables.note(db, name, kind) {
                     return;
                 }
-                self.due.tables.push_back((db, name.to_vec()));
                 if self.concerns(Kind::Unacked) {
                     // A prefix that nobody told us of shows here.
-                    let unacked = [key.prefix, b"unacked"].concat();
-                    self.due.unacked.insert((db, unacked));
+                    for names in self.names.unacked() {
+                        let hash = names.behind(key.prefix).hash;
+                        self.due.unacked.insert((db, hash));
+                    }
                 }
             }
             (Class::ReplyQueue | Class::EventQueue, KeyType::List) => {
@@ -178,6 +194,10 @@ impl Orphans {
             (Class::Unacked, KeyType::Hash) if self.concerns(Kind::Unacked) => {
                 self.due.unacked.insert((db, name.to_vec()));
             }
+            (Class::Other, KeyType::Zset) if self.due.items < MOST_ITEMS => {
+                self.due.items += 1;
+                self.due.zsets.entry(db).or_default().push(name.to_vec());
+            }
             (Class::Other, KeyType::List) => {
                 if let (_, Some(priority)) = split_priority(name, SEP)
                     && !PRIORITY_STEPS.contains(&priority)
@@ -191,8 +211,8 @@ impl Orphans {
 
     /// The next step of what is due, in the order in which each needs the one before.
     fn step(&mut self, turn: &Turn<'_>) -> Option<Cost> {
-        if self.due.reading.is_some() || !self.due.tables.is_empty() {
-            return Some(self.read_table(turn));
+        if let Some(cost) = self.tables.step(turn.ctx) {
+            return Some(cost);
         }
         if let Some((db, kind, name)) = self.due.lists.pop_front() {
             return Some(self.list(turn, db, kind, &name));
@@ -200,13 +220,18 @@ impl Orphans {
         if let Some((db, chord)) = self.due.chords.pop_first() {
             return Some(self.chord(turn, db, &chord));
         }
-        if let Some(member) = self.due.members.pop_front() {
+        if self.concerns(Kind::Binding)
+            && let Some(member) = self.tables.next_process()
+        {
             return Some(self.member(turn, &member));
         }
         self.unacked_step(turn)
     }
 
     fn log(&self) {
+        let Action::Clean(kinds) = self.order.action else {
+            return;
+        };
         let Changes {
             purged,
             members,
@@ -214,16 +239,24 @@ impl Orphans {
             requeued,
         } = self.changes;
         let by = &self.order.by;
-        match self.order.action {
-            Action::Purge(kind) => log::notice(&format!(
-                "ORPHANS PURGE {} by {by}: {purged} purged, {members} bindings removed, {bytes_freed} bytes freed",
-                kind.class().name()
-            )),
-            Action::Requeue => log::notice(&format!(
-                "ORPHANS REQUEUE by {by}: {requeued} messages put back into their queues"
-            )),
-            Action::Report => {}
+        let mut purges = kinds
+            .iter()
+            .filter(|kind| *kind != Kind::Unacked)
+            .peekable();
+        let (mut what, mut done) = (Vec::new(), Vec::new());
+        if kinds.has(Kind::Unacked) {
+            what.push("REQUEUE".to_owned());
+            done.push(format!("{requeued} messages put back into their queues"));
         }
+        if purges.peek().is_some() {
+            let names: Vec<&str> = purges.map(|kind| kind.class().name()).collect();
+            what.push(format!("PURGE {}", names.join(" ")));
+            done.push(format!(
+                "{purged} purged, {members} bindings removed, {bytes_freed} bytes freed"
+            ));
+        }
+        let (what, done) = (what.join(", "), done.join(", "));
+        log::notice(&format!("ORPHANS {what} by {by}: {done}"));
     }
 }
 
@@ -243,7 +276,11 @@ impl Visitor for Orphans {
             | Class::EventQueue
             | Class::Chord
             | Class::Unacked => true,
-            Class::Other => kind == KeyType::List,
+            Class::Other => match kind {
+                KeyType::List => true,
+                KeyType::Hash | KeyType::Zset => self.concerns(Kind::Unacked),
+                _ => false,
+            },
             _ => false,
         };
         if !concerns_us {
@@ -256,11 +293,20 @@ impl Visitor for Orphans {
             self.skipped_noperm += u64::from(class != Class::Other);
             return None;
         }
+        if class == Class::Other && kind == KeyType::Hash {
+            return Kept::new(found, db, class, kind, None);
+        }
         self.collect(db, name, class, kind);
         None
     }
 
-    fn handle(&mut self, _turn: &Turn<'_>, _kept: Kept) -> Cost {
+    /// A hash that no name explains: its content does, if it is one of ours.
+    fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost {
+        if content::holds_unacked(turn.ctx, &kept.name) {
+            let name = kept.name.bytes();
+            known::seen(kept.db, name, Class::Unacked, KeyType::Hash);
+            self.collect(kept.db, name, Class::Unacked, KeyType::Hash);
+        }
         Cost::default()
     }
 
@@ -269,7 +315,7 @@ impl Visitor for Orphans {
     }
 
     fn writes(&self) -> bool {
-        self.order.action != Action::Report && !self.order.dry_run
+        self.order.writes()
     }
 
     fn full(&self) -> bool {
@@ -295,9 +341,6 @@ impl Visitor for Orphans {
             self.places.push(walk.reply());
         }
         if self.writes() {
-            if let Action::Purge(kind) = self.order.action {
-                stats::purged(kind.class(), self.changes.purged);
-            }
             stats::REQUEUED.add(self.changes.requeued);
             if self.changes != Changes::default() {
                 self.log();
@@ -314,7 +357,7 @@ impl Visitor for Orphans {
                     .reply(kind)
             })
             .collect();
-        let complete = self.left_out == 0;
+        let complete = self.left_out == 0 && !self.tables.cut();
         Reply::map([
             ("scanned", Reply::count(run.scanned)),
             ("duration_ms", Reply::Int(run.duration_ms)),

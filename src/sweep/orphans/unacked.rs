@@ -8,15 +8,17 @@
 use std::collections::VecDeque;
 
 use super::super::{Cost, Turn};
-use super::{Action, EXEMPT, Kind, Orphans, may};
+use super::{EXEMPT, Kind, Orphans, may};
 use crate::core::celery::binding::list_of;
 use crate::core::celery::{body, envelope, restore};
 use crate::core::keys::KeyType;
 use crate::core::orphans::same_slot;
 use crate::core::reply::Reply;
+use crate::known;
 use crate::server::acl::Right;
 use crate::server::call::{self, Value};
-use crate::server::key::Key;
+use crate::server::key::{self, Key};
+use crate::server::scan::MembersCursor;
 use crate::server::{Ctx, Str};
 use crate::sweep::report::seconds_to_ms;
 
@@ -29,14 +31,39 @@ const LONGEST: u64 = (envelope::MAX_BODY + envelope::MAX_ENVELOPE) as u64;
 const MUTEX_HELD: &str = "the unacked mutex is held: a worker is putting messages back, or died doing so within the last 5 minutes";
 const MUTEX_STUCK: &str = "the unacked mutex has no TTL: nothing is put back while it lies there; with no worker at that, EXPIRE it";
 
+/// What belongs to one hash of unacknowledged messages.
+#[derive(Clone)]
+struct Names {
+    hash: Vec<u8>,
+    index: Vec<u8>,
+    /// The mutex, or the names it may have.
+    mutexes: Vec<Vec<u8>>,
+    /// The key prefix of its broker, if it is known.
+    prefix: Option<Vec<u8>>,
+    /// A setting or kombu's own names say that this is the hash of that broker. Where
+    /// only its content does, a message goes only where a table leads.
+    named: bool,
+}
+
+/// A search for the index of a hash.
+pub struct Search {
+    db: i32,
+    names: Names,
+    tags: Vec<Vec<u8>>,
+    candidates: VecDeque<Vec<u8>>,
+}
+
+/// Candidates looked at in one step of a search.
+const CANDIDATES: usize = 10;
+
+/// Messages of a hash that its index is searched by.
+const TAGS: usize = 3;
+
 /// A walk through the index of one hash, from the youngest entry that is old enough
 /// to the oldest, as kombu goes: what is put back last is read first.
 pub struct Walk {
     db: i32,
-    hash: Vec<u8>,
-    index: Vec<u8>,
-    mutex: Vec<u8>,
-    prefix: Vec<u8>,
+    names: Names,
     /// Where to go on: a score as the server prints it, none at the beginning, and
     /// how many entries of just that score are behind us.
     from: Vec<u8>,
@@ -56,7 +83,8 @@ impl Walk {
     pub fn reply(self) -> Reply {
         Reply::map([
             ("db", Reply::Int(i64::from(self.db))),
-            ("name", Reply::bytes(self.hash)),
+            ("name", Reply::bytes(self.names.hash)),
+            ("index", Reply::bytes(self.names.index)),
             ("messages", Reply::Int(self.messages)),
             ("stuck", Reply::count(self.stuck)),
             ("waiting", Reply::count(self.waiting)),
@@ -105,9 +133,13 @@ impl Orphans {
     /// Takes the next entry of the walk in hand, or begins the next. `None` when
     /// all are done.
     pub(super) fn unacked_step(&mut self, turn: &Turn<'_>) -> Option<Cost> {
+        if let Some(search) = self.due.search.take() {
+            self.search_step(turn, search);
+            return Some(Cost::default());
+        }
         let Some(mut walk) = self.due.walk.take() else {
             let (db, hash) = self.due.unacked.pop_first()?;
-            self.due.walk = self.begin(turn, db, hash);
+            self.begin(turn, db, hash);
             return Some(Cost::default());
         };
         if !turn.ctx.select(walk.db) {
@@ -130,32 +162,114 @@ impl Orphans {
         Some(cost)
     }
 
-    fn begin(&mut self, turn: &Turn<'_>, db: i32, hash: Vec<u8>) -> Option<Walk> {
-        if !turn.ctx.select(db) {
-            return None;
+    /// Finds out what belongs to a hash, and begins with it. Its index may have to be
+    /// searched first.
+    fn begin(&mut self, turn: &Turn<'_>, db: i32, hash: Vec<u8>) {
+        if !turn.ctx.select(db) || !self.may_look(turn, &hash, KeyType::Hash) {
+            return;
         }
-        let named = |end: &[u8]| [hash.as_slice(), end].concat();
-        let (index, mutex) = (named(b"_index"), named(b"_mutex"));
-        for (name, kind) in [(&hash, KeyType::Hash), (&index, KeyType::Zset)] {
-            let name = Str::new(name)?;
-            let of_kind = Key::read(turn.ctx, &name).is_some_and(|key| key.kind() == Some(kind));
-            let read = may(turn, Right::Access, &name);
-            if of_kind && !read {
-                self.skipped_noperm += 1;
-                return None;
-            }
-            // An index that is missing is told: its messages come back to nobody.
-            if kind == KeyType::Hash && !of_kind {
-                return None;
-            }
+        let names = self.names_of(db, hash);
+        if is(turn.ctx, &names.index, KeyType::Zset) {
+            self.walk(turn, db, names);
+            return;
         }
-        let size = |command, name: &[u8]| call::read(turn.ctx, command, &[name]).int().unwrap_or(0);
-        Some(Walk {
+        self.due.search = Some(Search {
             db,
-            messages: size(c"HLEN", &hash),
-            indexed: size(c"ZCARD", &index),
-            mutex_state: mutex_state(turn.ctx, &mutex),
-            prefix: hash.strip_suffix(b"unacked").unwrap_or_default().to_vec(),
+            tags: some_tags(turn.ctx, &names.hash),
+            candidates: self.candidates(db, &names),
+            names,
+        });
+    }
+
+    /// Whether there is a key of this type that the caller may read.
+    fn may_look(&mut self, turn: &Turn<'_>, name: &[u8], kind: KeyType) -> bool {
+        if !is(turn.ctx, name, kind) {
+            return false;
+        }
+        let read = Str::new(name).is_some_and(|name| may(turn, Right::Access, &name));
+        self.skipped_noperm += u64::from(!read);
+        read
+    }
+
+    fn names_of(&self, db: i32, hash: Vec<u8>) -> Names {
+        let tables = self.tables.prefixes(db);
+        let prefixes = self
+            .names
+            .prefixes()
+            .chain(tables.iter().map(Vec::as_slice));
+        if let Some((prefix, names)) = self.names.unacked_of(&hash, prefixes) {
+            return Names {
+                hash,
+                index: names.index,
+                mutexes: vec![names.mutex],
+                prefix: Some(prefix.to_vec()),
+                named: true,
+            };
+        }
+        let prefix = tables.into_iter().find(|prefix| hash.starts_with(prefix));
+        let mut mutexes = vec![[hash.as_slice(), b"_mutex"].concat()];
+        for names in self.names.unacked() {
+            mutexes.push(names.behind(prefix.as_deref().unwrap_or_default()).mutex);
+        }
+        let index = known::index_of(db, &hash);
+        Names {
+            index: index.unwrap_or_else(|| [hash.as_slice(), b"_index"].concat()),
+            hash,
+            mutexes,
+            prefix,
+            named: false,
+        }
+    }
+
+    /// Zsets that may be the index of a hash.
+    fn candidates(&self, db: i32, names: &Names) -> VecDeque<Vec<u8>> {
+        let prefix = names.prefix.as_deref().unwrap_or_default();
+        let usual = self.names.unacked().map(|names| names.behind(prefix).index);
+        let others = self.due.zsets.get(&db).into_iter().flatten().cloned();
+        usual.chain(others).collect()
+    }
+
+    /// Looks into a few zsets for the messages of the hash.
+    fn search_step(&mut self, turn: &Turn<'_>, mut search: Search) {
+        if !turn.ctx.select(search.db) {
+            return;
+        }
+        for _ in 0..CANDIDATES {
+            let Some(zset) = search.candidates.pop_front() else {
+                // An index that is missing is told: its messages come back to nobody.
+                self.walk(turn, search.db, search.names);
+                return;
+            };
+            let holds = |tag: &Vec<u8>| {
+                let score = key::ask(turn.ctx, &zset, c"ZSCORE", &[tag]);
+                score.str().and_then(seconds_to_ms).is_some()
+            };
+            if is(turn.ctx, &zset, KeyType::Zset) && search.tags.iter().any(holds) {
+                known::index_found(search.db, &search.names.hash, &zset);
+                search.names.index = zset;
+                self.walk(turn, search.db, search.names);
+                return;
+            }
+        }
+        self.due.search = Some(search);
+    }
+
+    fn walk(&mut self, turn: &Turn<'_>, db: i32, names: Names) {
+        if is(turn.ctx, &names.index, KeyType::Zset)
+            && !self.may_look(turn, &names.index, KeyType::Zset)
+        {
+            return;
+        }
+        let size = |name: &[u8]| {
+            let key = Str::new(name);
+            let key = key.as_ref().and_then(|name| Key::read(turn.ctx, name));
+            key.map_or(0, |key| i64::try_from(key.len()).unwrap_or(i64::MAX))
+        };
+        self.due.walk = Some(Walk {
+            db,
+            messages: size(&names.hash),
+            indexed: size(&names.index),
+            mutex_state: mutex_state(turn.ctx, &names.mutexes),
             from: Vec::new(),
             skip: 0,
             portion: VecDeque::new(),
@@ -163,10 +277,8 @@ impl Orphans {
             waiting: 0,
             requeued: 0,
             oldest_ms: None,
-            hash,
-            index,
-            mutex,
-        })
+            names,
+        });
     }
 
     /// Asks for more entries that are old enough.
@@ -177,11 +289,11 @@ impl Orphans {
             walk.from = format!("({seconds}.{ms:03}").into_bytes();
         }
         let skip = walk.skip.to_string();
-        let reply = call::read(
+        let reply = key::ask(
             turn.ctx,
+            &walk.names.index,
             c"ZREVRANGEBYSCORE",
             &[
-                &walk.index,
                 &walk.from,
                 b"-inf",
                 b"WITHSCORES",
@@ -204,7 +316,7 @@ impl Orphans {
     /// Judges one delivery, and puts it back if that is asked for.
     fn entry(&mut self, turn: &Turn<'_>, walk: &mut Walk, tag: &[u8], score: &[u8]) -> Cost {
         let mut cost = Cost::default();
-        let length = call::read(turn.ctx, c"HSTRLEN", &[&walk.hash, tag]).int();
+        let length = key::ask(turn.ctx, &walk.names.hash, c"HSTRLEN", &[tag]).int();
         let length = length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if length == 0 {
             self.keep(
@@ -217,7 +329,7 @@ impl Orphans {
             self.keep(Kind::Unacked, "it is too long to be read");
             return cost;
         }
-        let Value::Str(value) = call::read(turn.ctx, c"HGET", &[&walk.hash, tag]) else {
+        let Value::Str(value) = key::ask(turn.ctx, &walk.names.hash, c"HGET", &[tag]) else {
             return cost;
         };
         cost.bytes = value.len() as u64;
@@ -269,19 +381,19 @@ impl Orphans {
         stuck: &Stuck<'_>,
     ) -> Result<u64, Option<&'static str>> {
         let lists = self.lists_of(turn, walk, stuck)?;
-        if self.order.action != Action::Requeue {
+        if !self.order.action.cleans(Kind::Unacked) {
             return Ok(0);
         }
         // Here is one step, so whoever holds the mutex is another: taking it and
         // giving it back within the step would only be noise for replicas and AOF.
-        walk.mutex_state = mutex_state(turn.ctx, &walk.mutex);
+        walk.mutex_state = mutex_state(turn.ctx, &walk.names.mutexes);
         match walk.mutex_state {
             "absent" => {}
             "no_ttl" => return Err(Some(MUTEX_STUCK)),
             _ => return Err(Some(MUTEX_HELD)),
         }
         let mut names = lists.clone();
-        names.extend([walk.hash.clone(), walk.index.clone()]);
+        names.extend([walk.names.hash.clone(), walk.names.index.clone()]);
         for name in &names {
             let string = Str::new(name).ok_or(Some("the server is out of memory"))?;
             if self.names.exempt(name) {
@@ -290,7 +402,7 @@ impl Orphans {
             if !may(turn, Right::Change, &string) {
                 return Err(None);
             }
-            if turn.cluster && !same_slot(name, &walk.hash) {
+            if turn.cluster && !same_slot(name, &walk.names.hash) {
                 return Err(Some("its queue lies in another slot of the cluster"));
             }
         }
@@ -311,8 +423,8 @@ impl Orphans {
             walk.requeued -= 1;
             return Err(Some("the server refused to push it"));
         }
-        call::write(turn.ctx, c"ZREM", &[&walk.index, stuck.tag]);
-        call::write(turn.ctx, c"HDEL", &[&walk.hash, stuck.tag]);
+        call::write(turn.ctx, c"ZREM", &[&walk.names.index, stuck.tag]);
+        call::write(turn.ctx, c"HDEL", &[&walk.names.hash, stuck.tag]);
         Ok(writes + 2)
     }
 
@@ -324,21 +436,22 @@ impl Orphans {
         stuck: &Stuck<'_>,
     ) -> Result<Vec<Vec<u8>>, Option<&'static str>> {
         let key = stuck.routing_key.as_bytes();
+        let prefix = walk.names.prefix.as_deref().ok_or(Some(
+            "no routing table tells the key prefix of its queue: the setting unacked-key and \
+             those beside it do",
+        ))?;
         let queues: Vec<Vec<u8>> = if stuck.exchange.is_empty() {
-            if key.is_empty() {
+            let bound = || walk.names.named || self.tables.leads_to(walk.db, prefix, key);
+            if key.is_empty() || !bound() {
                 Vec::new()
             } else {
                 vec![key.to_vec()]
             }
         } else {
-            let table = [
-                &walk.prefix,
-                b"_kombu.binding.".as_slice(),
-                stuck.exchange.as_bytes(),
-            ]
-            .concat();
+            let exchange = stuck.exchange.as_bytes();
+            let table = [prefix, b"_kombu.binding.".as_slice(), exchange].concat();
             let bound = |member: &[u8]| {
-                call::read(turn.ctx, c"SISMEMBER", &[&table, member]).int() == Some(1)
+                key::ask(turn.ctx, &table, c"SISMEMBER", &[member]).int() == Some(1)
             };
             self.tables
                 .routes(walk.db, &table, key)
@@ -352,10 +465,10 @@ impl Orphans {
                 "no binding leads it to a queue: a worker that declares its queue does",
             ));
         }
-        let sep = self.tables.separator(walk.db, &walk.prefix);
+        let sep = self.tables.separator(walk.db, prefix);
         let mut lists = Vec::new();
         for queue in queues {
-            let queue = [walk.prefix.as_slice(), &queue].concat();
+            let queue = [prefix, &queue].concat();
             let list = if self.other_steps.contains(&walk.db) {
                 // Which lists its workers read is not known, but for this one: it
                 // is the one that kombu before 5.3 puts all messages back to.
@@ -387,13 +500,45 @@ fn eta_of(message: &envelope::Envelope<'_>, value: &[u8]) -> Option<Option<i64>>
     }
 }
 
-fn mutex_state(ctx: Ctx<'_>, mutex: &[u8]) -> &'static str {
-    let ttl = Str::new(mutex)
+/// The state of a mutex: of several names it may have, the worst.
+fn mutex_state(ctx: Ctx<'_>, mutexes: &[Vec<u8>]) -> &'static str {
+    let ttls = mutexes.iter().filter_map(|mutex| {
+        let name = Str::new(mutex)?;
+        Key::read(ctx, &name).map(|key| key.ttl())
+    });
+    ttls.fold("absent", |state, ttl| match ttl {
+        None => "no_ttl",
+        Some(_) if state == "no_ttl" => state,
+        Some(_) => "held",
+    })
+}
+
+fn is(ctx: Ctx<'_>, name: &[u8], kind: KeyType) -> bool {
+    Str::new(name)
         .as_ref()
-        .and_then(|name| Key::read(ctx, name).map(|key| key.ttl()));
-    match ttl {
-        None => "absent",
-        Some(None) => "no_ttl",
-        Some(Some(_)) => "held",
+        .and_then(|name| Key::read(ctx, name))
+        .is_some_and(|key| key.kind() == Some(kind))
+}
+
+/// A few fields of a hash.
+fn some_tags(ctx: Ctx<'_>, hash: &[u8]) -> Vec<Vec<u8>> {
+    const MOST_STEPS: u32 = 100;
+    let mut tags = Vec::new();
+    let (Some(name), Some(mut cursor)) = (Str::new(hash), MembersCursor::new()) else {
+        return tags;
+    };
+    let Some(key) = Key::read(ctx, &name) else {
+        return tags;
+    };
+    for _ in 0..MOST_STEPS {
+        let more = cursor.step(&key, |tag| {
+            if tags.len() < TAGS {
+                tags.push(tag.to_vec());
+            }
+        });
+        if !more || tags.len() >= TAGS {
+            break;
+        }
     }
+    tags
 }
