@@ -38,7 +38,7 @@ from processes import Failure, exit_on_sigterm  # noqa: E402
 from servers import MODULE_SETTINGS, SETTINGS, SLOW_US, DataSet, Kind, Server  # noqa: E402
 
 PARTS = [task.name for task in TASKS] + ["growth", "hook", "observe"]
-MEASUREMENTS = {False: "measurements.json", True: "quick.json"}
+MEASUREMENTS = "measurements.json"
 FULL = {"keys": 1_000_000, "rounds": 5, "requests": 200_000}
 QUICK = {"keys": 20_000, "rounds": 2, "requests": 20_000}
 SERVERS = ("redis-8.2/bin/redis-server", "valkey-9.1/bin/valkey-server")
@@ -325,7 +325,7 @@ def main():
     found = kinds(given)
     contenders.build_tools()
     program = shutil.which("redis-benchmark")
-    kept = contenders.TOOLS / MEASUREMENTS[given.quick]
+    kept = given.out / MEASUREMENTS
     measured = {"environment": environment(given), "runs": [], "servers": {}}
     if given.add and kept.exists():
         measured = joined(json.loads(kept.read_text()), measured["environment"])
@@ -357,7 +357,7 @@ def main():
                     "stolen_percent": round(100 * ticks[0] / max(ticks[1], 1), 2),
                 }
                 # After each part: a run that is cut short has a report, too.
-                kept.write_text(json.dumps(measured, indent=1))
+                kept.write_text(json.dumps(measured, separators=(",", ":")) + "\n")
                 report.write(measured, given.out)
     say(f"written: {shown(given.out / report.FILE)}; measurements: {shown(kept)}")
 
