@@ -78,6 +78,7 @@ impl Tells for Info {
             ("slice_time_us_total", SLICE_TIME_US.value()),
             ("longest_slice_us", LONGEST_SLICE_US.load(Relaxed)),
             ("faults_total", guard::faults()),
+            ("hook_off", u64::from(guard::events_off())),
         ]
     }
 }

@@ -53,7 +53,7 @@ impl Life {
 }
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     cursor: u64,
     class: Option<Class>,
     life: Option<Life>,
@@ -63,7 +63,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[&[u8]]) -> Result<Self, String> {
         const LIFE: &str = "NOTTL, TTLBELOW or TTLABOVE";
         let mut args = Args::new(words);
         let cursor = args.value("cursor")?;

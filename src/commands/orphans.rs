@@ -20,7 +20,7 @@ const MOST_NAMES: usize = 1_000;
 pub struct Orphans;
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     action: Option<Action>,
     older_than_ms: Option<i64>,
     limit: Option<u64>,
@@ -29,7 +29,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {

@@ -21,7 +21,7 @@ const MOST_TOP: u64 = 100;
 pub struct Scan;
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     scope: Option<Scope>,
     prefix: Option<Vec<u8>>,
     pattern: Option<Glob>,
@@ -31,7 +31,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {

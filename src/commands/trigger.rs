@@ -21,7 +21,7 @@ const MOST_TIMEOUT_MS: i64 = 600_000;
 pub struct Trigger;
 
 #[derive(Debug, Default)]
-struct Options<'a> {
+pub(super) struct Options<'a> {
     queue: Option<&'a str>,
     args: Option<&'a str>,
     kwargs: Option<&'a str>,
@@ -70,6 +70,15 @@ impl<'a> Options<'a> {
     }
 }
 
+/// The task, and the options behind it.
+pub(super) fn read<'a>(
+    ctx: Ctx<'_>,
+    words: &'a [&'a [u8]],
+) -> Result<(&'a str, Options<'a>), String> {
+    let (task, words) = words.split_first().ok_or("task needs a value")?;
+    Ok((named("task", task)?, Options::parse(ctx, words)?))
+}
+
 fn named<'a>(what: &str, word: &'a [u8]) -> Result<&'a str, String> {
     message::name(word).map_err(|why| format!("{what} {}: {why}", quoted(word)))
 }
@@ -116,12 +125,11 @@ impl Command for Trigger {
     const ARITY: c_int = -2;
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
-        let Some((task, words)) = args.split_first() else {
+        if args.is_empty() {
             return Outcome::WrongArity;
-        };
-        let parsed = named("task", task).and_then(|task| Ok((task, Options::parse(ctx, words)?)));
-        let (task, options) = match parsed {
-            Ok(parsed) => parsed,
+        }
+        let (task, options) = match read(ctx, args) {
+            Ok(read) => read,
             Err(why) => return Outcome::Refused(why),
         };
         let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS);

@@ -17,6 +17,7 @@ use crate::core::keys::{Class, KeyType};
 use crate::known;
 use crate::server::context::now_ms;
 use crate::server::events::Written;
+use crate::server::guard::events_off;
 use crate::server::{Ctx, MainCell};
 use crate::settings;
 
@@ -157,7 +158,7 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
 /// What was observed, for judging; nothing if nobody watches.
 #[must_use]
 pub fn heard(ctx: Ctx<'_>, now_ms: i64) -> Heard {
-    if !wanted() {
+    if !wanted() || events_off() {
         return Heard::default();
     }
     if !ctx.flags().primary() {
