@@ -18,6 +18,7 @@ mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
 mod enforcement; // which TTL a written result has
+mod extremes; // sizes and numbers nobody sane would reach, full disks, failing saves
 mod faults; // panics of ours: what they end, and what not
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
