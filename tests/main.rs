@@ -14,6 +14,7 @@ mod data; // what a server holds and what its append-only file says
 mod jobs; // sweeps that run on without their client
 mod server; // starts and stops real servers with the fresh module
 
+mod acl; // command by right by outcome; what a user learns of keys that are not his
 mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
