@@ -24,6 +24,7 @@ mod faults; // panics of ours: what they end, and what not
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
 mod keys; // SCAN with filters: what each call shows and what a whole round does
+mod lessons; // faults that others have had and that could be ours
 mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
 mod observe; // what the traffic of queues shows, and the hash that remembers it
