@@ -18,6 +18,9 @@ SCENES ?=
 MATRIX ?=
 CHAOS  ?= 200
 PEERS  ?=
+FUZZ   ?= 10
+SOAK   ?= 600
+CHECK  ?=
 
 .PHONY: help
 help: ## List the targets
@@ -85,6 +88,30 @@ pictures: build $(NEWEST)/.ready ## Draw docs/*.svg anew from real output (6 min
 	@tests/monitoring.sh
 	@MODULE=$(MODULE) $(NEWEST)/bin/python docs/pictures.py $(NEWEST)
 
+# FUZZ is seconds for each target, and names of some behind them: FUZZ="60 glob class".
+# It needs the nightly toolchain; cargo-fuzz is installed under target/tools.
+.PHONY: fuzz
+fuzz: packages target/tools/bin/cargo-fuzz ## Feed every reader with what no client would send (two minutes, after the build)
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH" fuzz/run.sh $(FUZZ)
+
+# CHECK names tests, such as orphans::; without it those that are quick enough.
+.PHONY: valgrind
+valgrind: packages ## Integration tests with the server under valgrind: no invalid access, no leak of ours (minutes)
+	@tests/memcheck.sh valgrind $(CHECK)
+
+.PHONY: address
+address: packages ## The same with the module built for the address sanitizer; needs nightly
+	@tests/memcheck.sh address $(CHECK)
+
+# SOAK is seconds, and options: SOAK="3600 --seed 7".
+.PHONY: soak
+soak: build $(NEWEST)/.ready ## Real workers, beat, sweeps and kills of every part for SOAK seconds; draws target/soak
+	@MODULE=$(MODULE) $(NEWEST)/bin/python tests/e2e/soak.py $(NEWEST) --seconds $(SOAK)
+
+.PHONY: deny
+deny: target/tools/bin/cargo-deny ## Check licences, sources, doubles and advisories of the dependencies (deny.toml)
+	@target/tools/bin/cargo-deny --locked check
+
 .PHONY: lint
 lint: packages ## Check format, clippy, the layers and the files beside the code
 	@tests/all.sh format clippy layers contrib
@@ -94,6 +121,9 @@ build: packages ## Build target/release/libredis_hygiene.so
 	@cargo build --release --locked
 
 # --- What the targets above need ---------------------------------------------
+
+target/tools/bin/%: | packages
+	@cargo install --locked --root target/tools $*
 
 # Quick when nothing is missing, so it needs no stamp that could go stale.
 .PHONY: packages

@@ -16,6 +16,7 @@ use crate::known;
 use crate::observe;
 use crate::server::context::writes_paused;
 use crate::server::events::{self, OnWrite, Written, kind};
+use crate::server::guard::Entry;
 use crate::server::key::Key;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str};
@@ -150,6 +151,16 @@ impl Task for AfterUnit {
 struct SameTurn;
 
 impl Task for SameTurn {
+    const ENTRY: Entry = Entry::After;
+
+    /// What it was about is left to the next sweep.
+    fn failed(_ctx: Ctx<'_>) {
+        let mut noted = NOTED.get_mut();
+        stats::LEFT_TO_SWEEP.add(noted.keys.len() as u64);
+        noted.keys.clear();
+        noted.timers.clear();
+    }
+
     fn fire(ctx: Ctx<'_>) {
         let portion: Vec<(i32, Str)> = {
             let mut noted = NOTED.get_mut();

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::celery::result::StoredResult;
-use crate::core::keys::{Class, KeyType};
+use crate::core::keys::{Class, KeyType, LONGEST_NAME};
 use crate::server::events::Written;
 use crate::server::{Ctx, MainCell};
 
-/// The most names of one kind; more are not learnt.
+/// The most names of one kind; more are not learnt, nor is one above [`LONGEST_NAME`].
 const MOST_NAMES: usize = 10_000;
+
+/// The most characters of an exception's name that are kept.
+const LONGEST_EXCEPTION: usize = 256;
 
 /// The most task names whose last result is kept.
 const MOST_TASKS: usize = 1_000;
@@ -77,7 +80,7 @@ pub fn forget() {
 }
 
 fn learn(places: &mut BTreeSet<Place>, db: i32, name: &[u8]) {
-    if places.len() < MOST_NAMES {
+    if places.len() < MOST_NAMES && name.len() <= LONGEST_NAME {
         places.insert((db, name.to_vec()));
     }
 }
@@ -157,7 +160,7 @@ pub fn binding_written(ctx: Ctx<'_>, what: &Written<'_>) {
 }
 
 fn is_binding(name: &[u8]) -> bool {
-    memchr::memmem::find(name, b"_kombu.binding.").is_some()
+    name.len() <= LONGEST_NAME && memchr::memmem::find(name, b"_kombu.binding.").is_some()
 }
 
 /// Notes a result that a sweep has read, if it says which task it was of.
@@ -167,6 +170,9 @@ pub fn result(result: &StoredResult<'_>) {
     else {
         return;
     };
+    if name.len() > LONGEST_NAME {
+        return;
+    }
     let mut known = KNOWN.get_mut();
     let known = known.get_or_insert_default();
     match known.results.get(name.as_bytes()) {
@@ -179,7 +185,10 @@ pub fn result(result: &StoredResult<'_>) {
         LastResult {
             finished_ms,
             status: status.to_string(),
-            exc_type: result.exc_type.as_deref().map(str::to_owned),
+            exc_type: result
+                .exc_type
+                .as_deref()
+                .map(|name| name.chars().take(LONGEST_EXCEPTION).collect()),
         },
     );
 }

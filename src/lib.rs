@@ -26,10 +26,11 @@ pub mod verdict;
 
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
+use server::guard::{Entry, guard};
 use sweep::{background, engine, last};
 
 /// The server's own allocator, so that what the module uses shows in `used_memory`.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[global_allocator]
 static ALLOCATOR: redis_module::alloc::RedisAlloc = redis_module::alloc::RedisAlloc;
 
@@ -56,6 +57,8 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     register::<commands::trigger::Trigger>(ctx)?;
     register::<commands::config::Config>(ctx)?;
     register::<commands::help::Help>(ctx)?;
+    #[cfg(debug_assertions)]
+    register::<commands::fault::Fault>(ctx)?;
     server::info::register::<stats::Info>(ctx);
     stats::begin();
 
@@ -99,8 +102,9 @@ impl OnTurn for Life {
         match turn {
             Turn::Cron => {
                 keyspace::look_for_listeners(ctx);
-                hook::settle(ctx);
-                observe::state::round(ctx);
+                // A fault of one of them is none of the others'.
+                guard(Entry::After, || hook::settle(ctx));
+                guard(Entry::After, || observe::state::round(ctx));
                 background::round(ctx);
                 verdict::round(ctx);
             }

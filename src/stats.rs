@@ -354,6 +354,7 @@ pub fn figures() -> Vec<(&'static str, Figure)> {
         ("errors_ttl_total", number(&REFUSED_TTLS)),
         ("errors_noperm_total", number(&KEYS_SKIPPED)),
         ("faults_total", number(&guard::FAULTS)),
+        ("hook_off", count(u64::from(guard::events_off()))),
         ("looks_total", number(&LOOKS)),
         ("look_time_us_total", number(&LOOK_TIME_US)),
         ("longest_look_us", count(LONGEST_LOOK_US.highest())),

@@ -23,7 +23,7 @@ const STEPS: u64 = 10;
 const LONG: Duration = Duration::from_secs(60);
 
 /// Random numbers that a seed decides (SplitMix64).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -34,11 +34,13 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    /// One below the bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound
     }
 
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
+    /// One of these.
+    pub fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
         let len = u64::try_from(of.len()).expect("a length");
         of[usize::try_from(self.below(len)).expect("an index")]
     }

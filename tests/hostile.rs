@@ -6,7 +6,8 @@ use std::process::Command;
 
 use redis::Cmd;
 
-use crate::client::{Conn, ToCmd};
+use crate::chaos::Dice;
+use crate::client::{Conn, ToCmd, bytes, list};
 use crate::cmd;
 use crate::data::DataSet;
 use crate::server::{Setup, on_every_server};
@@ -96,6 +97,67 @@ async fn a_pattern_may_hold_any_bytes_too() {
             conn.ttl(NAMES[6]).await,
             -1,
             "differs only behind the \\xff"
+        );
+        server.assert_alive();
+    })
+    .await;
+}
+
+/// A text of up to so many of what patterns are made of, and of what they are not.
+fn a_text(dice: &mut Dice, most: u64) -> Vec<u8> {
+    let len = dice.below(most + 1);
+    let of = b"aabbcd*?[]^-\\\xff\x00";
+    (0..len).map(|_| dice.one_of(of)).collect()
+}
+
+#[tokio::test]
+async fn a_pattern_matches_what_the_servers_own_keys_matches() {
+    const NAMES: usize = 90;
+    const PATTERNS: usize = 500;
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        // The same ones each time: a difference is to be found again.
+        let mut dice = Dice(20_261_126);
+        let mut names: Vec<Vec<u8>> = (0..NAMES).map(|_| a_text(&mut dice, 6)).collect();
+        names.push(Vec::new());
+        for name in &names {
+            conn.run(cmd!["SET", name, 1]).await;
+        }
+        let mut matched = 0;
+        for nth in 0..PATTERNS {
+            let pattern = if nth < NAMES {
+                names[nth].clone()
+            } else {
+                a_text(&mut dice, 8)
+            };
+            let keys = conn.value(cmd!["KEYS", &pattern]).await;
+            let mut wanted: Vec<Vec<u8>> = list(&keys).iter().map(bytes).collect();
+            let words = cmd![
+                "HYGIENE.SCAN",
+                "DB",
+                0,
+                "MATCH",
+                &pattern,
+                "MEMORY",
+                "OFF",
+                "TOP",
+                100
+            ];
+            let told = conn.fields(words).await;
+            let mut found: Vec<Vec<u8>> = told
+                .maps("top")
+                .iter()
+                .map(|entry| bytes(entry.get("name")))
+                .collect();
+            wanted.sort();
+            found.sort();
+            assert_eq!(found, wanted, "{}", pattern.escape_ascii());
+            matched += found.len();
+        }
+        assert!(
+            matched > PATTERNS,
+            "patterns that match something were tried: {matched}"
         );
         server.assert_alive();
     })

@@ -14,15 +14,19 @@ mod data; // what a server holds and what its append-only file says
 mod jobs; // sweeps that run on without their client
 mod server; // starts and stops real servers with the fresh module
 
+mod acl; // command by right by outcome; what a user learns of keys that are not his
 mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
 mod enforcement; // which TTL a written result has
 mod exporter; // the script for redis_exporter, as each server runs it
+mod extremes; // sizes and numbers nobody sane would reach, full disks, failing saves
+mod faults; // panics of ours: what they end, and what not
 mod findings; // what is wrong, what helps, and that it does
 mod fixttl; // what gets a TTL, what is deleted, what is left
 mod hostile; // bytes that are no text, odd values, wrong words
 mod keys; // SCAN with filters: what each call shows and what a whole round does
+mod lessons; // faults that others have had and that could be ours
 mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
 mod observe; // what the traffic of queues shows, and the hash that remembers it

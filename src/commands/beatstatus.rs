@@ -12,6 +12,7 @@ use crate::evidence;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
 use crate::server::context::now_ms;
+use crate::server::guard::events_off;
 use crate::sweep::fix::acl_checked;
 
 /// Answers whether periodic work happens, and if not, which link is broken.
@@ -46,6 +47,8 @@ impl Command for BeatStatus {
             };
             add("skipped_noperm", Reply::count(status.skipped_noperm));
             add("acl_checked", acl_checked());
+            let hook = if events_off() { "off" } else { "on" };
+            add("hook", Reply::word(hook));
         }
         Outcome::Reply(reply)
     }
@@ -75,7 +78,7 @@ impl Status {
 }
 
 /// Whether VERBOSE is asked for.
-fn options(words: &[&[u8]]) -> Result<bool, String> {
+pub(super) fn options(words: &[&[u8]]) -> Result<bool, String> {
     let mut verbose = None;
     let mut args = Args::new(words);
     while let Some((word, name)) = args.option() {

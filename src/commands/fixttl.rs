@@ -22,7 +22,7 @@ const LEAST_TTL_MS: i64 = 1_000;
 pub struct FixTtl;
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     ttl_ms: Option<i64>,
     jitter: Option<u64>,
     from_done: Option<()>,
@@ -35,7 +35,7 @@ struct Options {
 const SHARED: [&str; 6] = ["DB", "ALLDBS", "MATCH", "LIMIT", "DRYRUN", "ASYNC"];
 
 impl Options {
-    fn parse(words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {

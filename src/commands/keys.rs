@@ -54,7 +54,7 @@ impl Life {
 }
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     cursor: u64,
     class: Option<Class>,
     life: Option<Life>,
@@ -66,7 +66,7 @@ struct Options {
 const SHARED: [&str; 2] = ["OLDERTHAN", "MATCH"];
 
 impl Options {
-    fn parse(words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[&[u8]]) -> Result<Self, String> {
         const LIFE: &str = "NOTTL, TTLBELOW or TTLABOVE";
         let mut args = Args::new(words);
         let cursor = args.value("cursor")?;

@@ -21,7 +21,7 @@ const MOST_NAMES: usize = 1_000;
 pub struct Orphans;
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     action: Option<Action>,
     walk: WalkOptions,
 }
@@ -30,7 +30,7 @@ struct Options {
 const SHARED: [&str; 6] = ["OLDERTHAN", "DB", "ALLDBS", "LIMIT", "DRYRUN", "ASYNC"];
 
 impl Options {
-    fn parse(words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {

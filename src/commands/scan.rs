@@ -21,7 +21,7 @@ const MOST_TOP: u64 = 100;
 pub struct Scan;
 
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     prefix: Option<Vec<u8>>,
     memory: Option<Memory>,
     top: Option<u64>,
@@ -32,7 +32,7 @@ struct Options {
 const SHARED: [&str; 4] = ["DB", "ALLDBS", "MATCH", "ASYNC"];
 
 impl Options {
-    fn parse(words: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[&[u8]]) -> Result<Self, String> {
         let mut args = Args::new(words);
         let mut options = Self::default();
         while let Some((word, name)) = args.option() {

@@ -21,7 +21,7 @@ const MOST_TIMEOUT_MS: i64 = 600_000;
 pub struct Trigger;
 
 #[derive(Debug, Default)]
-struct Options<'a> {
+pub(super) struct Options<'a> {
     queue: Option<&'a str>,
     args: Option<&'a str>,
     kwargs: Option<&'a str>,
@@ -68,6 +68,15 @@ impl<'a> Options<'a> {
         }
         Ok(options)
     }
+}
+
+/// The task, and the options behind it.
+pub(super) fn read<'a>(
+    ctx: Ctx<'_>,
+    words: &'a [&'a [u8]],
+) -> Result<(&'a str, Options<'a>), String> {
+    let (task, words) = words.split_first().ok_or("task needs a value")?;
+    Ok((named("task", task)?, Options::parse(ctx, words)?))
 }
 
 fn named<'a>(what: &str, word: &'a [u8]) -> Result<&'a str, String> {
@@ -123,12 +132,11 @@ impl Command for Trigger {
     ];
 
     fn run(ctx: Ctx<'_>, args: &[&[u8]]) -> Outcome {
-        let Some((task, words)) = args.split_first() else {
+        if args.is_empty() {
             return Outcome::WrongArity;
-        };
-        let parsed = named("task", task).and_then(|task| Ok((task, Options::parse(ctx, words)?)));
-        let (task, options) = match parsed {
-            Ok(parsed) => parsed,
+        }
+        let (task, options) = match read(ctx, args) {
+            Ok(read) => read,
             Err(why) => return Outcome::Refused(why),
         };
         let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS);

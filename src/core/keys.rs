@@ -198,6 +198,16 @@ impl Unacked {
     }
 }
 
+/// The longest name that is remembered, and the most of a longer one that is shown, in
+/// bytes. AMQP allows 255 for a queue's; a key's can have 512 MB.
+pub const LONGEST_NAME: usize = 1_024;
+
+/// A name as replies show it.
+#[must_use]
+pub fn shown(name: &[u8]) -> &[u8] {
+    name.get(..LONGEST_NAME).unwrap_or(name)
+}
+
 const BINDING: &[u8] = b"_kombu.binding";
 const RESULT: &[u8] = b"celery-task-meta-";
 const TASKSET: &[u8] = b"celery-taskset-meta-";
@@ -332,7 +342,7 @@ impl Names {
             return Class::TaskResult;
         }
         // A prefix that nobody told us about still shows in these two.
-        if memchr::memmem::find(name, BINDING).is_some()
+        if memchr::memmem::find(shown(name), BINDING).is_some()
             && matches!(kind, KeyType::Set | KeyType::Zset)
         {
             return Class::Binding;
@@ -370,7 +380,7 @@ pub fn unknown_result_prefix(name: &[u8]) -> Option<&[u8]> {
 /// `core/cache/backends/base.py`, `default_key_func`). Only Celery's own names are
 /// looked for there: nothing else tells a version from any other number.
 fn in_django_cache(name: &[u8]) -> Option<&[u8]> {
-    memchr::memchr_iter(b':', name).find_map(|at| {
+    memchr::memchr_iter(b':', shown(name)).find_map(|at| {
         let (before, rest) = name.split_at_checked(at)?;
         let rest = rest.strip_prefix(b":")?;
         if !rest.starts_with(RESULT) && !rest.starts_with(TASKSET) {

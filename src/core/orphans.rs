@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::args::quoted;
-use super::keys::Class;
+use super::keys::{Class, shown};
 use super::reply::Reply;
 use super::settings::Settings;
 use super::span;
@@ -285,7 +285,7 @@ impl Found {
         self.bytes += bytes;
         self.oldest_ms = self.oldest_ms.max(Some(age_ms));
         if self.names.len() < names {
-            self.names.push((db, name.to_vec()));
+            self.names.push((db, shown(name).to_vec()));
         }
     }
 

@@ -5,11 +5,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::celery::binding::split_priority;
-use super::keys::{Class, KeyType, Unacked, unknown_result_prefix};
+use super::keys::{Class, KeyType, Unacked, shown, unknown_result_prefix};
 use super::policy::Ttl;
 use super::reply::Reply;
 use super::settings::Settings;
 use super::{beat, span, systems};
+
+/// Queues counted one by one; more are counted together.
+const MOST_TALLIED: usize = 100_000;
 
 /// Queues told one by one in a reply; the rest is in the class's sums.
 const MOST_QUEUES: usize = 100;
@@ -126,6 +129,8 @@ struct Big {
 pub struct Tally {
     classes: BTreeMap<Class, ClassTally>,
     queues: BTreeMap<(i32, Vec<u8>), QueueTally>,
+    /// Those beyond [`MOST_TALLIED`], together.
+    more_queues: QueueTally,
     /// What of `other` is another system's.
     systems: BTreeMap<&'static str, SystemTally>,
     /// Streams among the event queues, which are trimmed and have no TTL.
@@ -263,7 +268,7 @@ impl Tally {
         }
         class.oldest_ms = older(class.oldest_ms, key.since_ms);
         if key.class == Class::Unacked && key.kind == KeyType::String && key.ttl.is_none() {
-            self.mutex_without_ttl.push(key.name.to_vec());
+            self.mutex_without_ttl.push(shown(key.name).to_vec());
         }
         if key.class == Class::TaskResult
             && key.kind == KeyType::String
@@ -296,7 +301,7 @@ impl Tally {
     /// Notes the prefix of a broker that no setting names.
     pub fn unknown_prefix(&mut self, prefix: &[u8]) {
         if self.prefixes.len() < MOST_PREFIXES {
-            self.prefixes.insert(prefix.to_vec());
+            self.prefixes.insert(shown(prefix).to_vec());
         }
     }
 
@@ -367,7 +372,7 @@ impl Tally {
         }
         self.top.push(Reverse(Big {
             bytes: key.bytes,
-            name: key.name.to_vec(),
+            name: shown(key.name).to_vec(),
             db: key.db,
             class: key.class.name(),
             kind: key.kind.name(),
@@ -387,7 +392,12 @@ impl Tally {
         bytes: u64,
         oldest_ms: Option<i64>,
     ) {
-        let tally = self.queues.entry((db, queue.to_vec())).or_default();
+        let place = (db, shown(queue).to_vec());
+        let tally = if self.queues.len() < MOST_TALLIED || self.queues.contains_key(&place) {
+            self.queues.entry(place).or_default()
+        } else {
+            &mut self.more_queues
+        };
         tally.length += length;
         tally.bytes += bytes;
         tally.oldest_ms = older(tally.oldest_ms, oldest_ms);
@@ -452,11 +462,9 @@ impl Tally {
         .map(|(name, value)| (Cow::Borrowed(name.as_bytes()), value))
         .collect();
         if class == Class::Queue {
-            let length = self.queues.values().map(|queue| queue.length).sum();
-            let oldest = self
-                .queues
-                .values()
-                .fold(None, |oldest, queue| older(oldest, queue.oldest_ms));
+            let all = || self.queues.values().chain([&self.more_queues]);
+            let length = all().map(|queue| queue.length).sum();
+            let oldest = all().fold(None, |oldest, queue| older(oldest, queue.oldest_ms));
             fields.push((Cow::Borrowed(b"length"), Reply::count(length)));
             fields.push((Cow::Borrowed(b"oldest_message_s"), age_s(now_ms, oldest)));
             fields.push((Cow::Borrowed(b"queues"), self.longest_queues(now_ms)));

@@ -25,8 +25,8 @@ use crate::core::keys::{Names, Unacked};
 use crate::core::settings::Settings;
 use crate::known::{self, Place};
 use crate::observe;
-use crate::server::Ctx;
 use crate::server::context::now_ms;
+use crate::server::{Ctx, guard};
 use crate::settings;
 use look::Look;
 use sightings::Sightings;
@@ -265,6 +265,12 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
     let _home = ctx.home();
     let mut gathering = Gathering::begin(ctx, user, now_ms);
     gathering.evidence.heard = heard(&gathering.look, now_ms);
+    if guard::events_off() {
+        gathering.evidence.left_out.push(format!(
+            "after {} internal faults writes are looked at no longer: nothing was heard in the queues, and results get their TTL from sweeps alone; the log has the places, loading the module anew switches it on",
+            guard::MOST_FAULTS
+        ));
+    }
     if gathering.evidence.heard.since_ms.is_some() && !ctx.flags().primary() {
         gathering.evidence.left_out.push(
             "this is a replica: its primary watches the queues and tells what it saw up to 10 s later, so silence shows there only".to_owned(),

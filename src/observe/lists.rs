@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::envelope::{Envelope, Kind as Content};
+use crate::core::keys::LONGEST_NAME;
 
 /// For how long a list that is no queue is not looked at again, in ms.
 const NOT_AGAIN_MS: i64 = 60_000;
@@ -74,7 +75,7 @@ impl Lists {
         if self.count >= MOST_LISTS {
             self.make_room(now_ms);
         }
-        if self.count >= MOST_LISTS {
+        if self.count >= MOST_LISTS || name.len() > LONGEST_NAME {
             return;
         }
         let lists = self.dbs.entry(db).or_default();
@@ -146,6 +147,16 @@ mod tests {
         lists.note(0, b"todo", None, false, 1_000);
         assert_eq!(told(&lists, 0, b"todo", 60_999), "other");
         assert_eq!(told(&lists, 0, b"todo", 61_000), "unknown");
+    }
+
+    #[test]
+    fn a_name_beyond_all_reason_is_not_remembered() {
+        let mut lists = Lists::default();
+        for (len, want) in [(LONGEST_NAME, "queue"), (LONGEST_NAME + 1, "unknown")] {
+            let name = vec![b'q'; len];
+            lists.note(0, &name, read(TASK).as_ref(), false, 0);
+            assert!(told(&lists, 0, &name, 0).starts_with(want), "{len}");
+        }
     }
 
     #[test]

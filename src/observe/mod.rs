@@ -17,6 +17,7 @@ use crate::core::keys::{Class, KeyType, result_id};
 use crate::known;
 use crate::server::context::{db_number, now_ms};
 use crate::server::events::Written;
+use crate::server::guard::events_off;
 use crate::server::{Ctx, MainCell};
 use crate::{settings, stats};
 
@@ -156,7 +157,7 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
 /// nobody watches. `may` raises no events.
 #[must_use]
 pub fn heard(ctx: Ctx<'_>, now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
-    if !wanted() {
+    if !wanted() || events_off() {
         return Heard::default();
     }
     if !ctx.flags().primary() {

@@ -12,7 +12,8 @@ use crate::core::beat::{Changes, Traffic};
 use crate::core::keys::KeyType;
 use crate::core::settings::Settings;
 use crate::server::call;
-use crate::server::context::{memory_full, now_ms, writes_paused};
+use crate::server::context::{disk_forbids, memory_full, now_ms, writes_paused};
+use crate::server::guard::Entry;
 use crate::server::key::Key;
 use crate::server::pushed::watch_pushes;
 use crate::server::timer::{Task, Timer};
@@ -185,7 +186,7 @@ fn found(ctx: Ctx<'_>, name: &Str) -> Found {
     drop(key);
     if kind != Some(KeyType::Hash)
         || fields > MOST_FIELDS
-        || call::memory_usage(ctx, name, 5) > MOST_BYTES
+        || call::memory_usage(ctx, name, 0) > MOST_BYTES
     {
         return Found::SomethingElse;
     }
@@ -207,6 +208,13 @@ fn refuse(name: &[u8]) {
 struct Write;
 
 impl Task for Write {
+    const ENTRY: Entry = Entry::After;
+
+    fn failed(_ctx: Ctx<'_>) {
+        CLOCK.get_mut().timer = None;
+        WRITING.store(false, Relaxed);
+    }
+
     fn fire(ctx: Ctx<'_>) {
         CLOCK.get_mut().timer = None;
         let settings = settings::now().settings;
@@ -214,6 +222,9 @@ impl Task for Write {
             return;
         };
         if !ctx.flags().may_write() || writes_paused() || memory_full() {
+            return;
+        }
+        if disk_forbids(ctx).is_some() {
             return;
         }
         let Some(key) = Str::new(name) else {

@@ -1,10 +1,11 @@
 //! Commands: registration, answers, and clients that wait.
 
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::mem::ManuallyDrop;
 
 use redis_module::raw;
 
-use super::guard::guard;
+use super::guard::{Entry, guard};
 use super::string::lent_bytes;
 use super::{Ctx, log};
 use crate::core::figures::Counter;
@@ -240,19 +241,27 @@ unsafe extern "C" fn run<C: Command>(
     argc: c_int,
 ) -> c_int {
     let ctx = Ctx::new(ctx);
-    let outcome = guard(|| {
+    let outcome = guard(Entry::Command, || {
         let args = arguments(argv, argc);
         C::run(ctx, args.get(1..).unwrap_or_default())
     });
-    guard(|| {
-        send(
-            ctx,
-            outcome.unwrap_or_else(|| {
-                Outcome::Refused("internal fault of the hygiene module, see the log".to_owned())
-            }),
-        );
-    });
+    // Who waits is answered later.
+    if !matches!(outcome, Some(Outcome::Waits)) {
+        answered(ctx, || {
+            outcome.unwrap_or_else(|| Outcome::Refused(FAULT.to_owned()))
+        });
+    }
     0
+}
+
+/// What a client is told whose request met a fault of ours.
+const FAULT: &str = "internal fault of the hygiene module, see the log";
+
+/// Sends an answer; an error where that panics, so that nobody waits for ever.
+fn answered(ctx: Ctx<'_>, outcome: impl FnOnce() -> Outcome) {
+    if guard(Entry::Client, || send(ctx, outcome())).is_none() {
+        guard(Entry::Command, || send_error(ctx, "ERR", FAULT));
+    }
 }
 
 /// The arguments of a call, for the length of it.
@@ -383,7 +392,8 @@ pub trait Answers {
     fn left(client: &Waiting);
 }
 
-/// A client that waits for its answer.
+/// A client that waits for its answer. Dropped without one, by a panic, it is told
+/// of the fault.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiting(*mut raw::RedisModuleBlockedClient);
 
@@ -417,12 +427,23 @@ impl Waiting {
     /// Ends the wait; the server asks [`Answers::take`] for the answer under this
     /// id, or drops it if the client is gone.
     pub fn done(self, id: u64) {
+        ManuallyDrop::new(self).unblock(id);
+    }
+
+    fn unblock(&self, id: u64) {
         if let Some(unblock) = api!(RedisModule_UnblockClient) {
-            // SAFETY: each handle is unblocked once, since this takes it.
+            // SAFETY: each handle is unblocked once, by what takes it or by drop.
             unsafe {
                 unblock(self.0, id_to_data(id));
             }
         }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // Ids begin at 1: no answer is kept under this one.
+        self.unblock(0);
     }
 }
 
@@ -439,14 +460,13 @@ unsafe extern "C" fn answer<A: Answers>(
     _argv: *mut *mut raw::RedisModuleString,
     _argc: c_int,
 ) -> c_int {
-    guard(|| {
-        let Some(data) = api!(RedisModule_GetBlockedClientPrivateData) else {
-            return;
-        };
-        // SAFETY: called from the reply callback of a client we unblocked.
-        let id = data_to_id(unsafe { data(ctx) });
-        let result = A::take(id).unwrap_or_else(|| Err("the answer was lost".to_owned()));
-        send(Ctx::new(ctx), result.into());
+    answered(Ctx::new(ctx), || {
+        let id = api!(RedisModule_GetBlockedClientPrivateData).map_or(0, |data| {
+            // SAFETY: called from the reply callback of a client we unblocked.
+            data_to_id(unsafe { data(ctx) })
+        });
+        let result = A::take(id).unwrap_or_else(|| Err(FAULT.to_owned()));
+        result.into()
     });
     0
 }
@@ -456,12 +476,12 @@ unsafe extern "C" fn timed_out<A: Answers>(
     _argv: *mut *mut raw::RedisModuleString,
     _argc: c_int,
 ) -> c_int {
-    guard(|| {
+    guard(Entry::Client, || {
         send_error(Ctx::new(ctx), "ERR", A::LET_GO);
         if let Some(handle) = api!(RedisModule_GetBlockedClientHandle) {
             // SAFETY: called from the timeout callback of a client that waits.
             let client = unsafe { handle(ctx) };
-            A::left(&Waiting(client));
+            A::left(&ManuallyDrop::new(Waiting(client)));
         }
     });
     0
@@ -471,9 +491,11 @@ unsafe extern "C" fn disconnected<A: Answers>(
     _ctx: *mut raw::RedisModuleCtx,
     client: *mut raw::RedisModuleBlockedClient,
 ) {
-    guard(|| A::left(&Waiting(client)));
+    guard(Entry::Client, || {
+        A::left(&ManuallyDrop::new(Waiting(client)));
+    });
 }
 
 unsafe extern "C" fn forget<A: Answers>(_ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    guard(|| drop(A::take(data_to_id(data))));
+    guard(Entry::Client, || drop(A::take(data_to_id(data))));
 }

@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 
 use redis_module::raw;
 
-use super::guard::guard;
+use super::guard::{Entry, guard};
 use super::string::lent_bytes;
 use super::{Ctx, MainCell, Str};
 use crate::core::args::quoted;
@@ -90,7 +90,7 @@ unsafe extern "C" fn show<S: Store>(
     _name: *const c_char,
     row: *mut c_void,
 ) -> *mut raw::RedisModuleString {
-    guard(|| {
+    guard(Entry::Config, || {
         let row = row.addr();
         let text = Str::new(&S::show(row))?;
         let ptr = text.ptr();
@@ -107,7 +107,7 @@ unsafe extern "C" fn set<S: Store>(
     row: *mut c_void,
     why: *mut *mut raw::RedisModuleString,
 ) -> c_int {
-    let result = guard(|| S::set(row.addr(), lent_bytes(value)))
+    let result = guard(Entry::Config, || S::set(row.addr(), lent_bytes(value)))
         .unwrap_or_else(|| Err("internal fault of the hygiene module, see the log".to_owned()));
     let Err(text) = result else {
         return 0;

@@ -75,6 +75,12 @@ impl<'a> Ctx<'a> {
         }
     }
 
+    /// The context of no server: none of its databases is there.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const fn nowhere() -> Self {
+        Self::new(std::ptr::null_mut())
+    }
+
     pub(super) const fn ptr(self) -> *mut raw::RedisModuleCtx {
         self.ptr
     }
@@ -225,9 +231,33 @@ fn lag_bytes(info: &Info<'_>) -> Option<u64> {
 /// asked for.
 fn too_few(ctx: Ctx<'_>, info: &Info<'_>) -> Option<bool> {
     let in_step: u64 = info.field(c"min_slaves_good_slaves")?.parse().ok()?;
-    let answer = call::read(ctx, c"CONFIG", &[b"GET", b"min-replicas-to-write"]);
-    let wanted = std::str::from_utf8(answer.array().get(1)?.str()?).ok()?;
-    Some(in_step < wanted.parse().ok()?)
+    let wanted = setting(ctx, b"min-replicas-to-write")?;
+    Some(in_step < std::str::from_utf8(&wanted).ok()?.parse().ok()?)
+}
+
+/// Why the server refuses clients' writes for its disk's sake (MISCONF), if it does: a
+/// module's would pass, and be lost with a crash. Costs what `INFO persistence` costs.
+///
+/// Source: Redis 6.2 to 8.2 and Valkey 9.1, src/server.c, `writeCommandsDeniedByDiskError`.
+pub fn disk_forbids(ctx: Ctx<'_>) -> Option<&'static str> {
+    let info = Info::of(ctx, c"persistence")?;
+    let failed = |field| info.field(field).as_deref() == Some("err");
+    if info.field(c"aof_enabled").as_deref() == Some("1") && failed(c"aof_last_write_status") {
+        return Some("the append-only file cannot be written");
+    }
+    if failed(c"rdb_last_bgsave_status")
+        && setting(ctx, b"stop-writes-on-bgsave-error").as_deref() == Some(b"yes")
+        && setting(ctx, b"save").is_some_and(|save| !save.is_empty())
+    {
+        return Some("the last save failed, and stop-writes-on-bgsave-error is set");
+    }
+    None
+}
+
+/// A setting of the server's own, as CONFIG GET tells it.
+fn setting(ctx: Ctx<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    let answer = call::read(ctx, c"CONFIG", &[b"GET", name]);
+    answer.array().get(1)?.str().map(<[u8]>::to_vec)
 }
 
 /// Replicas looked at for their lag.

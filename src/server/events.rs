@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redis_module::raw;
 
-use super::guard::guard;
+use super::guard::{Entry, guard};
 use super::key::{self, Key};
 use super::string::lent_bytes;
 use super::timer::Task;
@@ -97,7 +97,7 @@ unsafe extern "C" fn written<W: OnWrite>(
     event: *const c_char,
     key: *mut raw::RedisModuleString,
 ) -> c_int {
-    guard(|| {
+    guard(Entry::Event, || {
         if event.is_null() {
             return;
         }
@@ -138,7 +138,7 @@ pub fn after_write<T: Task>(ctx: Ctx<'_>) -> bool {
 }
 
 unsafe extern "C" fn job<T: Task>(ctx: *mut raw::RedisModuleCtx, _data: *mut c_void) {
-    guard(|| T::fire(Ctx::new(ctx)));
+    guard(Entry::After, || T::fire(Ctx::new(ctx)));
 }
 
 /// Publishes a message to the clients of this server that listen, and in a cluster of
@@ -249,7 +249,7 @@ unsafe extern "C" fn turned<T: OnTurn>(
     sub: u64,
     data: *mut c_void,
 ) {
-    guard(|| {
+    guard(Entry::Turn, || {
         let turn = match (event.id, sub) {
             (ROLE, 0) => Turn::Primary,
             (ROLE, 1) => Turn::Replica,

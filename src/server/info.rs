@@ -5,7 +5,7 @@ use std::ffi::{CString, c_int};
 use redis_module::raw;
 
 use super::Ctx;
-use super::guard::guard;
+use super::guard::{Entry, guard};
 use crate::core::figures::Figure;
 
 /// Who tells the fields.
@@ -26,7 +26,7 @@ pub fn register<T: Tells>(ctx: Ctx<'_>) {
 }
 
 unsafe extern "C" fn tell<T: Tells>(ctx: *mut raw::RedisModuleInfoCtx, _crash: c_int) {
-    guard(|| {
+    guard(Entry::Info, || {
         let (Some(section), Some(number), Some(text)) = (
             api!(RedisModule_InfoAddSection),
             api!(RedisModule_InfoAddFieldLongLong),

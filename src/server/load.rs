@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_int};
 
 use redis_module::raw;
 
-use super::guard::{guard, log_panics};
+use super::guard::{self, Entry, guard};
 use super::{Ctx, acl, command, config, context, events, log};
 
 const NAME: &CStr = c"hygiene";
@@ -57,8 +57,8 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
     if status != 0 {
         return 1;
     }
-    let loaded = guard(|| {
-        log_panics();
+    let loaded = guard(Entry::Load, || {
+        guard::begin();
         let ctx = Ctx::new(ctx);
         set_options(ctx);
         crate::load(ctx, &command::arguments(argv, argc))
@@ -92,7 +92,7 @@ fn set_options(ctx: Ctx<'_>) {
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub unsafe extern "C" fn RedisModule_OnUnload(ctx: *mut raw::RedisModuleCtx) -> c_int {
-    match guard(|| crate::unload(Ctx::new(ctx))) {
+    match guard(Entry::Load, || crate::unload(Ctx::new(ctx))) {
         Some(Ok(())) => {
             // The hook lives in the library, which is about to go.
             drop(std::panic::take_hook());

@@ -9,7 +9,7 @@
 
 use redis_module::raw;
 
-use super::guard::guard;
+use super::guard::{Entry, guard};
 use super::string::lent_bytes;
 use super::{Ctx, MainCell, Str};
 
@@ -51,7 +51,7 @@ pub fn watch_pushes(ctx: Ctx<'_>, on: bool) {
 }
 
 unsafe extern "C" fn filtered(command: *mut raw::RedisModuleCommandFilterCtx) {
-    guard(|| {
+    guard(Entry::Event, || {
         let pushed = last_argument(command);
         let before = std::mem::replace(&mut *PUSHED.get_mut(), pushed);
         drop(before);

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use redis_module::raw;
 
 use super::acl::{Right, User};
-use super::guard::guard;
+use super::guard::{Carried, Entry};
 use super::key::Key;
 use super::string::lent_bytes;
 use super::{Ctx, Str};
@@ -59,20 +59,23 @@ impl Cursor {
 
     /// Shows the keys of one bucket, 1 to about 10. `false` at the end. Keys that
     /// are there from start to end are shown at least once, as with SCAN.
-    pub fn step<F: FnMut(Found<'_>)>(&mut self, ctx: Ctx<'_>, mut visit: F) -> bool {
+    pub fn step<F: FnMut(Found<'_>)>(&mut self, ctx: Ctx<'_>, visit: F) -> bool {
         let Some(scan) = api!(RedisModule_Scan) else {
             return false;
         };
+        let mut carried = Carried::new(visit);
         // SAFETY: context and cursor are live; `found::<F>` gets back the very
         // closure that is passed, which outlives the call.
-        unsafe {
+        let more = unsafe {
             scan(
                 ctx.ptr(),
                 self.0,
                 Some(found::<F>),
-                (&raw mut visit).cast::<c_void>(),
+                (&raw mut carried).cast::<c_void>(),
             ) != 0
-        }
+        };
+        carried.end();
+        more
     }
 }
 
@@ -93,21 +96,24 @@ impl MembersCursor {
     }
 
     /// The same for the fields of a hash and their values.
-    pub fn step_fields<F: FnMut(&[u8], &[u8])>(&mut self, key: &Key<'_>, mut visit: F) -> bool {
+    pub fn step_fields<F: FnMut(&[u8], &[u8])>(&mut self, key: &Key<'_>, visit: F) -> bool {
         let Some(scan) = api!(RedisModule_ScanKey) else {
             return false;
         };
+        let mut carried = Carried::new(visit);
         // SAFETY: key and cursor are live; `member::<F>` gets back the very closure
         // that is passed, which outlives the call. Another type than a hash, set or
         // zset is refused.
-        unsafe {
+        let more = unsafe {
             scan(
                 key.ptr(),
                 self.0.0,
                 Some(member::<F>),
-                (&raw mut visit).cast::<c_void>(),
+                (&raw mut carried).cast::<c_void>(),
             ) != 0
-        }
+        };
+        carried.end();
+        more
     }
 }
 
@@ -117,11 +123,11 @@ unsafe extern "C" fn member<F: FnMut(&[u8], &[u8])>(
     value: *mut raw::RedisModuleString,
     visit: *mut c_void,
 ) {
-    guard(|| {
-        // SAFETY: `step` passes its closure, alive and not used by anyone else
-        // until the scan returns.
-        let visit = unsafe { &mut *visit.cast::<F>() };
-        // A set's members have no value.
+    // SAFETY: `step_fields` passes its closure, alive and not used by anyone else
+    // until the scan returns.
+    let carried = unsafe { &mut *visit.cast::<Carried<F>>() };
+    // A set's members have no value.
+    carried.run(Entry::Scan, |visit| {
         visit(lent_bytes(field), lent_bytes(value));
     });
 }
@@ -141,10 +147,10 @@ unsafe extern "C" fn found<F: FnMut(Found<'_>)>(
     key: *mut raw::RedisModuleKey,
     visit: *mut c_void,
 ) {
-    guard(|| {
-        // SAFETY: `step` passes its closure, alive and not used by anyone else
-        // until the scan returns.
-        let visit = unsafe { &mut *visit.cast::<F>() };
+    // SAFETY: `step` passes its closure, alive and not used by anyone else
+    // until the scan returns.
+    let carried = unsafe { &mut *visit.cast::<Carried<F>>() };
+    carried.run(Entry::Scan, |visit| {
         let (handle, opened);
         if let Some(lent) = Key::lent(key) {
             handle = lent;

@@ -5,12 +5,19 @@ use std::ffi::c_void;
 use redis_module::raw;
 
 use super::Ctx;
-use super::guard::guard;
+use super::guard::{Entry, guard};
 
 /// What runs when a timer fires.
 pub trait Task {
+    /// Where its faults belong.
+    const ENTRY: Entry = Entry::Timer;
     /// Called on the main thread, in database 0.
     fn fire(ctx: Ctx<'_>);
+    /// It panicked, or is switched off: what else would wait for it for ever is told
+    /// here, and armed again if need be.
+    fn failed(ctx: Ctx<'_>) {
+        let _ = ctx;
+    }
 }
 
 /// A timer that has not fired yet.
@@ -42,9 +49,12 @@ impl Timer {
 }
 
 unsafe extern "C" fn fire<T: Task>(ctx: *mut raw::RedisModuleCtx, _data: *mut c_void) {
-    guard(|| {
-        let ctx = Ctx::new(ctx);
+    let ctx = Ctx::new(ctx);
+    let done = guard(T::ENTRY, || {
         ctx.select(0);
         T::fire(ctx);
     });
+    if done.is_none() {
+        guard(Entry::Turn, || T::failed(ctx));
+    }
 }

@@ -8,8 +8,8 @@ use crate::core::pace::Pace;
 use crate::core::reply::Reply;
 use crate::server::acl::User;
 use crate::server::command::{Answers, Outcome, Waiting};
-use crate::server::context::{memory_full, now_ms, replicas, writes_paused};
-use crate::server::guard::guard;
+use crate::server::context::{disk_forbids, memory_full, now_ms, replicas, writes_paused};
+use crate::server::guard::{Entry, guard};
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, acl, events};
@@ -42,8 +42,8 @@ const REST_MS: u64 = 50;
 const HELD_BACK_WRITES: u64 = 50;
 const HELD_BACK_MS: u64 = 20;
 
-/// How often the replicas are asked for.
-const REPLICAS_ASKED: Duration = Duration::from_millis(100);
+/// How often the replicas and the disk are asked for.
+const OTHERS_ASKED: Duration = Duration::from_millis(100);
 
 /// Bytes that a replica may be behind before a sweep rests for it. Replicas
 /// acknowledge once a second, so a sweep at its default speed of writing has 10 MB
@@ -128,7 +128,7 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
             pending: VecDeque::new(),
             expected: None,
             rests: None,
-            replicas_due: None,
+            others_due: None,
             run: Run {
                 started_ms: now_ms(),
                 ..Run::default()
@@ -259,7 +259,7 @@ impl Task for Slice {
             jobs.pace.slice_us(&current.settings)
         });
         let started = Instant::now();
-        let step = guard(|| job.slice(ctx, slice_us))
+        let step = guard(Entry::Slice, || job.slice(ctx, slice_us))
             .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
         let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         job.run.server_us += spent_us;
@@ -292,7 +292,7 @@ impl Task for Slice {
             Step::Done => {
                 job.run.duration_ms = now_ms().saturating_sub(job.run.started_ms);
                 let run = job.run;
-                let reply = guard(|| job.order.visitor.report(ctx, &run))
+                let reply = guard(Entry::Slice, || job.order.visitor.report(ctx, &run))
                     .ok_or_else(|| "internal fault, see the log".to_owned());
                 finish(job, "finished", reply);
             }
@@ -306,6 +306,15 @@ impl Task for Slice {
             }
         }
         with(|jobs| jobs.rearm(ctx, wait_ms));
+    }
+
+    /// A pass that was on the stack is gone, and its client told so.
+    fn failed(ctx: Ctx<'_>) {
+        with(|jobs| {
+            jobs.timer = None;
+            jobs.on_turn = None;
+            jobs.rearm(ctx, REST_MS);
+        });
     }
 }
 
@@ -416,7 +425,7 @@ impl Job {
             if writes_paused() {
                 return Step::Rest("writes are paused");
             }
-            if let Some(why) = self.replicas_forbid(ctx) {
+            if let Some(why) = self.others_forbid(ctx) {
                 return Step::Rest(why);
             }
         }
@@ -457,9 +466,9 @@ impl Job {
         self.work(&turn, slice_us, held_back)
     }
 
-    /// Whether a replica is too far behind to be sent more.
-    fn replicas_forbid(&mut self, ctx: Ctx<'_>) -> Option<&'static str> {
-        if self.replicas_due.is_some_and(|due| Instant::now() < due) {
+    /// Whether a replica is too far behind to be sent more, or the disk takes nothing.
+    fn others_forbid(&mut self, ctx: Ctx<'_>) -> Option<&'static str> {
+        if self.others_due.is_some_and(|due| Instant::now() < due) {
             return None;
         }
         let replicas = replicas(ctx);
@@ -468,10 +477,10 @@ impl Job {
         } else if replicas.too_few {
             Some("fewer replicas are in step than min-replicas-to-write asks for")
         } else {
-            None
+            disk_forbids(ctx)
         };
         // What forbids is asked for again at the next slice.
-        self.replicas_due = why.is_none().then(|| Instant::now() + REPLICAS_ASKED);
+        self.others_due = why.is_none().then(|| Instant::now() + OTHERS_ASKED);
         why
     }
 

@@ -185,7 +185,7 @@ pub struct Job {
     expected: Option<u64>,
     /// Why it rests or goes slowly, if it does.
     rests: Option<&'static str>,
-    /// When the replicas are asked for again.
-    replicas_due: Option<Instant>,
+    /// When the replicas and the disk are asked for again.
+    others_due: Option<Instant>,
     run: Run,
 }

@@ -14,12 +14,22 @@ use crate::server::{Ctx, Str};
 /// Members remembered of all tables; those beyond are not read.
 const MOST_MEMBERS: usize = 200_000;
 
+/// Members gone through at a time.
+const PORTION: usize = 64;
+
+/// Members that a separator other than the usual one is guessed from.
+const GUESSED_FROM: usize = 1_000;
+
 /// A table that is being read.
 struct Reading {
     db: i32,
     name: Vec<u8>,
     cursor: MembersCursor,
     members: BTreeSet<Vec<u8>>,
+    /// A member was seen that kombu's usual separator splits.
+    usual: bool,
+    /// All members have been seen: what they say, as far as they were gone through.
+    routes: Option<Routes>,
 }
 
 /// A table that has been read.
@@ -96,9 +106,15 @@ impl Tables {
                     name,
                     cursor,
                     members: BTreeSet::new(),
+                    usual: false,
+                    routes: None,
                 }
             }
         };
+        if reading.routes.is_some() {
+            self.go_through(reading, &mut cost);
+            return Some(cost);
+        }
         if !ctx.select(reading.db) {
             return Some(cost);
         }
@@ -111,10 +127,11 @@ impl Tables {
             // Gone, or of another type by now.
             return Some(cost);
         };
-        let members = &mut reading.members;
+        let (members, usual) = (&mut reading.members, &mut reading.usual);
         let before = members.len();
         let more = reading.cursor.step(&set, |member| {
             cost.bytes += member.len() as u64;
+            *usual |= parse_with(member, SEP).is_some();
             members.insert(member.to_vec());
         });
         self.members += reading.members.len() - before;
@@ -137,31 +154,47 @@ impl Tables {
         self.processes.pop_front()
     }
 
-    fn read(&mut self, reading: Reading) {
+    /// All members have been seen; they are gone through in portions.
+    fn read(&mut self, mut reading: Reading) {
         let Some(key) = binding::binding_key(&reading.name) else {
             return;
         };
-        let members: Vec<&[u8]> = reading.members.iter().map(Vec::as_slice).collect();
-        let sep = if members.iter().any(|m| parse_with(m, SEP).is_some()) {
-            SEP
+        let sep = if reading.usual {
+            Some(SEP)
         } else {
-            match guess_separator(&members) {
-                Some(sep) => sep,
-                None => return,
-            }
+            let some = reading.members.iter().take(GUESSED_FROM);
+            guess_separator(&some.map(Vec::as_slice).collect::<Vec<_>>())
         };
-        let mut routes = Routes {
+        let Some(sep) = sep else {
+            return;
+        };
+        reading.routes = Some(Routes {
             permanent: [key.prefix, b"_kombu.binding_permanent.", key.exchange].concat(),
             sep: sep.to_vec(),
             work: Vec::new(),
+        });
+        self.reading = Some(reading);
+    }
+
+    /// Sorts a portion of a table's members by whose they are.
+    fn go_through(&mut self, mut reading: Reading, cost: &mut Cost) {
+        let (Some(mut routes), Some(key)) =
+            (reading.routes.take(), binding::binding_key(&reading.name))
+        else {
+            return;
         };
-        for member in members {
-            let Some(binding) = parse_with(member, sep) else {
+        for _ in 0..PORTION {
+            let Some(member) = reading.members.pop_first() else {
+                self.tables.insert((reading.db, reading.name), routes);
+                return;
+            };
+            cost.bytes += member.len() as u64;
+            let Some(binding) = parse_with(&member, &routes.sep) else {
                 continue;
             };
             let owner = binding.owner(key.exchange);
             if owner == Owner::Work {
-                routes.work.push(member.to_vec());
+                routes.work.push(member);
                 continue;
             }
             let list = [key.prefix, binding.queue].concat();
@@ -170,17 +203,18 @@ impl Tables {
                 .or_default()
                 .push(Bound {
                     table: reading.name.clone(),
-                    member: member.to_vec(),
+                    member: member.clone(),
                 });
             self.processes.push_back(Member {
                 db: reading.db,
                 table: reading.name.clone(),
-                member: member.to_vec(),
+                member,
                 list,
                 owner,
             });
         }
-        self.tables.insert((reading.db, reading.name), routes);
+        reading.routes = Some(routes);
+        self.reading = Some(reading);
     }
 
     /// Queues of tasks whose tables have another separator than kombu's own: each

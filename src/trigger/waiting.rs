@@ -10,7 +10,7 @@ use crate::core::reply::Reply;
 use crate::server::command::{Answers, Waiting};
 use crate::server::context::{db_number, now_ms};
 use crate::server::events::Written;
-use crate::server::guard::guard;
+use crate::server::guard::{Entry, guard};
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell};
 use crate::settings;
@@ -224,7 +224,7 @@ impl Task for LookAtAll {
         let mut ended = Vec::new();
         let mut still = Vec::new();
         for mut trigger in waiting {
-            let end = guard(|| trigger.look(ctx))
+            let end = guard(Entry::Slice, || trigger.look(ctx))
                 .unwrap_or_else(|| Some(Err("internal fault, see the log".to_owned())));
             match end {
                 Some(answer) => ended.push((trigger, answer)),
@@ -240,5 +240,14 @@ impl Task for LookAtAll {
             with(|triggers| triggers.answers.insert(trigger.id, answer));
             trigger.client.done(trigger.id);
         }
+    }
+
+    /// Those that were on the stack are gone, and their clients told so.
+    fn failed(ctx: Ctx<'_>) {
+        with(|triggers| {
+            triggers.timer = None;
+            triggers.hurried = false;
+            triggers.rearm(ctx);
+        });
     }
 }

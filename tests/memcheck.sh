@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Runs integration tests with a server that is watched: under valgrind, or with the
+# module built for the address sanitizer. What is the server's own is left out; an
+# invalid access or a lost block with a frame of ours fails.
+#
+# Usage: tests/memcheck.sh valgrind|address [TEST ...]    (tests as cargo names them)
+# HYGIENE_TEST_SERVERS may name the server, else it is redis-server on PATH. It must
+# take its memory from the C library's malloc or from a shared jemalloc, as Debian's
+# does: one that is linked into the server hides every block from both.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+how=${1:?valgrind or address}
+shift
+tests=("$@")
+# What is quick enough at a twentieth of the speed, and touches each callback.
+((${#tests[@]})) || tests=(hostile:: faults:: load:: jobs:: enforcement::the_last scan::keys orphans::a_report trigger::a_task observe::every)
+
+server=${HYGIENE_TEST_SERVERS:-$(command -v redis-server)}
+out=$PWD/target/memcheck/$how
+rm -rf "$out"
+mkdir -p "$out/logs"
+wrapper=$out/redis-server
+
+case $how in
+valgrind)
+    command -v valgrind >/dev/null || { echo "memcheck: no valgrind here; apt-get install valgrind" >&2; exit 1; }
+    cat >"$wrapper" <<SH
+#!/bin/sh
+case "\$*" in --version) exec "$server" "\$@" ;; esac
+exec valgrind --quiet --log-file="$out/logs/%p" --leak-check=full --show-leak-kinds=definite \\
+    --num-callers=40 --keep-debuginfo=yes --soname-synonyms=somalloc='*jemalloc*' "$server" "\$@"
+SH
+    cargo=(cargo test)
+    ;;
+address)
+    runtime=$(cc -print-file-name=libasan.so)
+    [[ -e $runtime ]] || { echo "memcheck: no libasan here; it comes with gcc" >&2; exit 1; }
+    # That of gcc may be a linker's script; the library itself is beside its soname.
+    runtime=$(ldconfig -p | awk '/libasan\.so\./ { print $NF; exit }')
+    cat >"$wrapper" <<SH
+#!/bin/sh
+case "\$*" in --version) exec "$server" "\$@" ;; esac
+# The server is not built for it, so leaks are valgrind's; its own jemalloc is behind ours.
+LD_PRELOAD=$runtime ASAN_OPTIONS=log_path=$out/logs/asan:detect_leaks=0:abort_on_error=1 exec "$server" "\$@"
+SH
+    export RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$PWD/target/address
+    cargo=(cargo +nightly test --target "$(rustc -vV | sed -n 's/^host: //p')")
+    ;;
+*)
+    echo "memcheck: valgrind or address, not $how" >&2
+    exit 1
+    ;;
+esac
+chmod +x "$wrapper"
+
+status=0
+HYGIENE_TEST_SERVERS=$wrapper "${cargo[@]}" --locked --test servers -- "${tests[@]}" || status=1
+
+# A report is a run of lines up to an empty one; ours names the library in a frame.
+ours=$(awk 'BEGIN { RS = "" } /redis_hygiene/ && !/still reachable/' "$out"/logs/* 2>/dev/null | head -n 400 || true)
+reports=$(awk 'BEGIN { RS = ""; n = 0 } /redis_hygiene/ { n++ } END { print n }' "$out"/logs/* 2>/dev/null || echo 0)
+servers=$(find "$out/logs" -type f | wc -l)
+if [[ -n $ours ]]; then
+    printf '%s\n' "$ours"
+    status=1
+fi
+echo "memcheck: $how: $servers logs, $reports reports with a frame of ours"
+exit "$status"
