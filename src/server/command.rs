@@ -214,11 +214,12 @@ fn categorise<C: Command>(command: *mut raw::RedisModuleCommand) {
     };
     if api!(RedisModule_AddACLCategory).is_some() {
         let all = [C::CATEGORIES.to_bytes(), b" ", OWN_CATEGORY.to_bytes()].concat();
-        // SAFETY: the command is ours and the categories end in NUL; if one of them is
-        // unknown nothing has changed.
-        if let Ok(all) = CString::new(all)
-            && unsafe { set(command, all.as_ptr()) } == 0
-        {
+        let done = CString::new(all).is_ok_and(|all| {
+            // SAFETY: the command is ours and the categories end in NUL; if one of
+            // them is unknown nothing has changed.
+            unsafe { set(command, all.as_ptr()) == 0 }
+        });
+        if done {
             return;
         }
     }
