@@ -163,7 +163,10 @@ def story(environment, server):
 def observed(environment):
     """Each panel's series: what the dashboard's queries answered."""
     settings = {"enforce": "no", "verdict-interval": "1s", "sweep-interval": "30s"}
-    with LocalRedis("pictured", settings) as server:
+    pictured = LocalRedis("pictured", settings)
+    # So small that what a sweep frees shows.
+    pictured.options += ["--maxmemory", "64mb"]
+    with pictured as server:
         client = server.client()
         incident.write_results(client, incident.now_of(client))
         with Monitor(server) as monitor:

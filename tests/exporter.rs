@@ -99,7 +99,7 @@ async fn where_it_may_not_ask_the_script_says_so_and_does_not_fail() {
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;
         let mut conn = server.connect().await;
-        conn.run("ACL SETUSER outsider on nopass ~* +eval +eval_ro -hygiene.stats")
+        conn.run("ACL SETUSER outsider on nopass ~* +@scripting -hygiene.stats")
             .await;
         conn.run("AUTH outsider x").await;
         let bare = Setup::on(binary).without_module().start().await;
