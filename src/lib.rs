@@ -86,6 +86,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     known::forget();
     last::forget();
     server::config::forget();
+    settings::forget();
     Ok(())
 }
 
