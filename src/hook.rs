@@ -280,6 +280,7 @@ pub fn stop(ctx: Ctx<'_>) {
         timer.stop(ctx);
     }
     noted.keys = Vec::new();
+    noted.timers = Vec::new();
     noted.job = false;
 }
 

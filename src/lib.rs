@@ -91,6 +91,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     last::forget();
     verdict::forget();
     server::config::forget();
+    settings::forget();
     Ok(())
 }
 

@@ -26,6 +26,11 @@ pub fn replace(settings: Settings) {
     });
 }
 
+/// Lets go of them, before the library goes.
+pub fn forget() {
+    *CURRENT.get_mut() = None;
+}
+
 /// Runs `look` on the values in force without copying them: the hook does so on
 /// every write. `None` before the module is loaded.
 pub fn with<R>(look: impl FnOnce(&Current) -> R) -> Option<R> {

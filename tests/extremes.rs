@@ -472,7 +472,7 @@ async fn each_command_has_its_answer_in_transactions_scripts_functions_and_on_re
             let answer = conn.transaction(&[one.clone()]).await;
             let answer = answer
                 .map(|all| format!("{all:?}"))
-                .map_err(|e| error_text(&e));
+                .map_err(|e| e.to_string());
             check("MULTI", command, answer, cannot_wait);
             let mut script = cmd!["EVAL", "return redis.call(unpack(ARGV))", 0];
             let mut ways = vec![("EVAL", script.arg(&words).clone())];

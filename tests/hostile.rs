@@ -125,12 +125,9 @@ async fn a_pattern_matches_what_the_servers_own_keys_matches() {
             conn.run(cmd!["SET", name, 1]).await;
         }
         let mut matched = 0;
-        for nth in 0..PATTERNS {
-            let pattern = if nth < NAMES {
-                names[nth].clone()
-            } else {
-                a_text(&mut dice, 8)
-            };
+        let mut patterns = names.clone();
+        patterns.extend((0..PATTERNS).map(|_| a_text(&mut dice, 8)));
+        for pattern in patterns {
             let keys = conn.value(cmd!["KEYS", &pattern]).await;
             let mut wanted: Vec<Vec<u8>> = list(&keys).iter().map(bytes).collect();
             let words = cmd![

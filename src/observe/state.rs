@@ -322,7 +322,9 @@ pub fn anew() {
 /// Stops what is armed.
 pub fn stop(ctx: Ctx<'_>) {
     watch_pushes(ctx, false);
-    if let Some(timer) = CLOCK.get_mut().timer.take() {
+    let mut clock = CLOCK.get_mut();
+    clock.name = Vec::new();
+    if let Some(timer) = clock.timer.take() {
         timer.stop(ctx);
     }
 }

@@ -18,6 +18,8 @@ pub enum Entry {
     Command,
     /// A write of somebody's.
     Event,
+    /// A command of somebody's, before it runs.
+    Filter,
     /// What follows such a write: a job, a timer, the hash of observations.
     After,
     /// A turn in the server's life.
@@ -58,7 +60,7 @@ pub fn events_off() -> bool {
 /// Runs an entry point. `None` says that it panicked; the place is in the log. Or
 /// that it is switched off.
 pub fn guard<R>(at: Entry, entry: impl FnOnce() -> R) -> Option<R> {
-    let of_events = matches!(at, Entry::Event | Entry::After);
+    let of_events = matches!(at, Entry::Event | Entry::Filter | Entry::After);
     if of_events && events_off() {
         return None;
     }
@@ -135,9 +137,10 @@ pub mod provoked {
     use super::{AtomicU64, Entry, Relaxed};
 
     /// Every place, by the name that tests give it.
-    pub const PLACES: [(&str, Entry); 11] = [
+    pub const PLACES: [(&str, Entry); 12] = [
         ("command", Entry::Command),
         ("event", Entry::Event),
+        ("filter", Entry::Filter),
         ("after", Entry::After),
         ("turn", Entry::Turn),
         ("timer", Entry::Timer),

@@ -51,7 +51,7 @@ pub fn watch_pushes(ctx: Ctx<'_>, on: bool) {
 }
 
 unsafe extern "C" fn filtered(command: *mut raw::RedisModuleCommandFilterCtx) {
-    guard(Entry::Event, || {
+    guard(Entry::Filter, || {
         let pushed = last_argument(command);
         let before = std::mem::replace(&mut *PUSHED.get_mut(), pushed);
         drop(before);

@@ -6,7 +6,9 @@ without TTL, primary and replica hold the same, what the module takes beside the
 is little, and no slice was longer than allowed. Prints what it did and found, and
 draws what was measured meanwhile to target/soak/.
 
-Usage: tests/e2e/soak.py ENVIRONMENT [--seconds N] [--seed N]
+Usage: tests/e2e/soak.py ENVIRONMENT [--seconds N] [--seed N] [--without STEP ...]
+
+Without the steps kill_worker and kill_primary not one task may be missing.
 """
 
 import argparse
@@ -62,8 +64,9 @@ class Publisher(threading.Thread):
 
 
 class Soak:
-    def __init__(self, environment, seed):
+    def __init__(self, environment, seed, without=()):
         self.environment = environment
+        self.steps = [step for step in self.STEPS if step.__name__ not in without]
         self.dice = random.Random(seed)
         settings = {"sweep-interval": "5", "default-ttl": "1h", "visibility-timeout": "10"}
         self.primary = LocalRedis("primary", settings)
@@ -175,7 +178,7 @@ class Soak:
     )  # fmt: skip
 
     def step(self):
-        what = self.dice.choice(self.STEPS)
+        what = self.dice.choice(self.steps)
         self.done.append(what.__name__)
         try:
             what(self)
@@ -218,8 +221,11 @@ class Soak:
         told = []
         missing = self.rest(client)
         self.measure()
-        if missing:
-            told.append(f"{missing} of {self.publisher.published} published tasks never ran")
+        self.lost = missing
+        if missing > self.most_lost():
+            told.append(
+                f"{missing} of {self.publisher.published} published tasks never ran, expected at most {self.most_lost()}"
+            )
         self.beat.stop()
         for process in self.workers:
             process.stop()
@@ -240,6 +246,14 @@ class Soak:
             told.append(f"{left} bytes are left when all keys are gone")
         self.left_bytes = left
         return told
+
+    def most_lost(self):
+        """kombu takes a message from its list and notes it as taken in two steps
+        (`kombu/transport/redis.py`, `_brpop_read`, `QoS.append`): who is killed in between
+        loses it, with or without this module. One for each worker whose kill, or whose
+        server's, can have come there."""
+        workers = self.done.count("kill_worker")
+        return workers + WORKERS * self.done.count("kill_primary")
 
     def rest(self, client):
         """Waits until everything published has run; how many have not."""
@@ -307,10 +321,11 @@ def main():
     parser.add_argument("environment", type=Path)
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--without", nargs="*", default=[], metavar="STEP")
     chosen = parser.parse_args()
     exit_on_sigterm()
     print(f"soak: seed {chosen.seed}, {chosen.seconds} s", flush=True)
-    soak = Soak(chosen.environment.absolute(), chosen.seed)
+    soak = Soak(chosen.environment.absolute(), chosen.seed, chosen.without)
     try:
         soak.start()
         soak.run(chosen.seconds)
@@ -322,7 +337,7 @@ def main():
     longest = max(row["longest_slice_us"] for _, row in soak.rows)
     print(f"soak: {len(soak.done)} steps: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     print(
-        f"soak: {last['published']} tasks published, {last['ran']} ran; longest slice {longest} us; "
+        f"soak: {last['published']} tasks published, {last['ran']} ran, {soak.lost} lost by kombu; longest slice {longest} us; "
         f"{soak.left_bytes} bytes left without keys"
     )
     folder = ROOT / "target/soak"
