@@ -543,9 +543,16 @@ async fn commands_are_documented_with_what_may_stand_behind_them() {
         }
         // As many as are registered.
         let all = conn.value("COMMAND LIST FILTERBY MODULE hygiene").await;
-        assert_eq!(list(&all).len(), 12, "{all:?}");
+        assert_eq!(released(&all).len(), 12, "{all:?}");
     })
     .await;
+}
+
+/// Of these commands those of a release: a build for tests has one more.
+fn released(commands: &Value) -> Vec<String> {
+    let mut names: Vec<String> = list(commands).iter().map(text).collect();
+    names.retain(|name| name != "hygiene.fault");
+    names
 }
 
 /// Arguments as a person would write them.
@@ -595,8 +602,8 @@ async fn the_module_has_a_category_of_its_own_where_the_server_lets_it() {
         if !categories.iter().any(|name| name == "hygiene") {
             return binary.left_out("modules have no category of their own");
         }
-        let members = list(&conn.value("ACL CAT hygiene").await);
-        assert_eq!(members.len(), 12, "{members:?}");
+        let members = conn.value("ACL CAT hygiene").await;
+        assert_eq!(released(&members).len(), 12, "{members:?}");
         conn.run("ACL SETUSER operator on nopass ~* -@all +@hygiene -@dangerous")
             .await;
         let mut operator = server.connect().await;
