@@ -83,7 +83,7 @@ pub fn register<S: Store>(ctx: Ctx<'_>) -> Result<(), String> {
 
 /// Lets go of what the server was shown.
 pub fn forget() {
-    SHOWN.get_mut().clear();
+    *SHOWN.get_mut() = Vec::new();
 }
 
 unsafe extern "C" fn show<S: Store>(

@@ -66,5 +66,5 @@ fn since(seconds: i64, classes: Reply) -> Reply {
 
 /// Forgets them.
 pub fn forget() {
-    LAST.get_mut().clear();
+    *LAST.get_mut() = VecDeque::new();
 }
