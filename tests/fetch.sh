@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Sourced by the scripts that fetch packages: apt-get with lists and folders of its
 # own, under the caller's folder $work, so that nothing is installed or changed.
 
