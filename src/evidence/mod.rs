@@ -68,9 +68,9 @@ struct Places {
     left_out: usize,
 }
 
-/// The work of one call.
-struct Gathering<'a> {
-    look: Look<'a>,
+/// The work of one look, with what it looks through, or without that between slices.
+struct Gathering<L> {
+    look: L,
     names: Rc<Names>,
     settings: Rc<Settings>,
     now_ms: i64,
@@ -103,7 +103,26 @@ enum Stage {
     Done,
 }
 
-impl<'a> Gathering<'a> {
+impl<L> Gathering<L> {
+    /// The same work, looking through something else.
+    fn through<M>(self, look: M) -> Gathering<M> {
+        Gathering {
+            look,
+            names: self.names,
+            settings: self.settings,
+            now_ms: self.now_ms,
+            places: self.places,
+            evidence: self.evidence,
+            sightings: self.sightings,
+            broker_dbs: self.broker_dbs,
+            other_transport: self.other_transport,
+            message_bytes: self.message_bytes,
+            stage: self.stage,
+        }
+    }
+}
+
+impl<'a> Gathering<Look<'a>> {
     /// The look has found where to look, and looked at nothing yet.
     fn begin(ctx: Ctx<'a>, user: Option<&[u8]>, now_ms: i64) -> Self {
         let current = settings::now();
@@ -176,52 +195,13 @@ impl<'a> Gathering<'a> {
 
 /// A look for the module itself, with nobody's rights, between two of its slices. It
 /// is for a primary, which has no need of what its primary heard.
-pub struct Paused {
-    names: Rc<Names>,
-    settings: Rc<Settings>,
-    now_ms: i64,
-    places: Places,
-    evidence: Evidence,
-    sightings: Sightings,
-    broker_dbs: BTreeSet<i32>,
-    other_transport: bool,
-    message_bytes: u64,
-    stage: Stage,
-}
+pub struct Paused(Gathering<()>);
 
 impl Paused {
     /// A look that begins now.
     pub fn begin(ctx: Ctx<'_>, now_ms: i64) -> Self {
         let _home = ctx.home();
-        Self::of(Gathering::begin(ctx, None, now_ms))
-    }
-
-    fn of(gathering: Gathering<'_>) -> Self {
-        let Gathering {
-            look: _,
-            names,
-            settings,
-            now_ms,
-            places,
-            evidence,
-            sightings,
-            broker_dbs,
-            other_transport,
-            message_bytes,
-            stage,
-        } = gathering;
-        Self {
-            names,
-            settings,
-            now_ms,
-            places,
-            evidence,
-            sightings,
-            broker_dbs,
-            other_transport,
-            message_bytes,
-            stage,
-        }
+        Self(Gathering::begin(ctx, None, now_ms).through(()))
     }
 
     /// Goes on until it is `enough`. What was found if that was all, else the rest of
@@ -235,22 +215,10 @@ impl Paused {
         mut enough: impl FnMut() -> bool,
     ) -> Result<Evidence, Box<Self>> {
         let _home = ctx.home();
-        let mut gathering = Gathering {
-            look: Look::new(ctx, None),
-            names: self.names,
-            settings: self.settings,
-            now_ms: self.now_ms,
-            places: self.places,
-            evidence: self.evidence,
-            sightings: self.sightings,
-            broker_dbs: self.broker_dbs,
-            other_transport: self.other_transport,
-            message_bytes: self.message_bytes,
-            stage: self.stage,
-        };
+        let mut gathering = self.0.through(Look::new(ctx, None));
         while gathering.step() {
             if enough() {
-                return Err(Box::new(Self::of(gathering)));
+                return Err(Box::new(Self(gathering.through(()))));
             }
         }
         // What passed meanwhile is heard too.

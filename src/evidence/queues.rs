@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Enumerate;
 use std::vec::IntoIter;
 
-use super::look::Shown;
+use super::look::{Look, Shown};
 use super::{Broker, Gathering};
 use crate::core::beat::{Place, Queue};
 use crate::core::celery::binding::{
@@ -163,7 +163,7 @@ impl Routes {
     }
 }
 
-impl Gathering<'_> {
+impl Gathering<Look<'_>> {
     /// What is to be done about queues: to find them, their lengths, and what lies at
     /// their ends.
     pub(super) fn queues(&mut self) -> Work {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::look::{Field, Shown, scored};
+use super::look::{Field, Look, Shown, scored};
 use super::{Gathering, seconds_to_ms};
 use crate::core::beat::{Entry, Hold, RedBeat};
 use crate::core::celery::redbeat::{MAX_FIELD, Schedule, read_definition, read_meta};
@@ -55,7 +55,7 @@ impl Bound {
 /// Bytes of entries copied in one look.
 pub(super) const ENTRY_BYTES: u64 = 512 * 1024;
 
-impl Gathering<'_> {
+impl Gathering<Look<'_>> {
     /// Where RedBeat may be: behind every prefix, and where a schedule was seen.
     pub(super) fn redbeat_places(&mut self) -> BTreeSet<(i32, Vec<u8>)> {
         let mut places: BTreeSet<(i32, Vec<u8>)> = self

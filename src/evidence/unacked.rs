@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::look::{Field, Shown, scored};
+use super::look::{Field, Look, Shown, scored};
 use super::{Gathering, UnackedPlace, seconds_to_ms};
 use crate::core::beat::{self, Hold, Place};
 use crate::core::celery::envelope;
@@ -21,7 +21,7 @@ const LONGEST_MESSAGE: u64 = 256 * 1024;
 /// Share of the call's bytes that is left to queues.
 const LEFT_TO_QUEUES: u64 = 384 * 1024;
 
-impl Gathering<'_> {
+impl Gathering<Look<'_>> {
     /// Where `unacked` may be: behind every prefix, and where one was seen.
     pub(super) fn unacked_places(&mut self) -> Vec<UnackedPlace> {
         let mut places: BTreeMap<(i32, Vec<u8>), (usize, Unacked)> = BTreeMap::new();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Gathering;
+use super::look::Look;
 use crate::core::beat::{Crowd, crowds};
 use crate::server::context::{db_number, server_info};
 use crate::server::{Ctx, call};
@@ -11,7 +12,7 @@ use crate::server::{Ctx, call};
 /// no server before Valkey 9 has a way to ask for some only.
 const MOST_CLIENTS: u64 = 1_000;
 
-impl Gathering<'_> {
+impl Gathering<Look<'_>> {
     /// Counts connections on the databases in which a broker was found.
     ///
     /// Workers connect to the primary, so a replica knows nothing of them; and
