@@ -557,10 +557,16 @@ def a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own(start):
     def bound():
         return client.scard("_kombu.binding.reply.celery.pidbox")
 
+    def published():
+        return client.info("commandstats").get("cmdstat_publish", {"calls": 0})["calls"]
+
     with worker("asked", ENVIRONMENT, server.url, server.dir) as asked:
+        # A worker calls itself ready before it listens for questions.
+        wait_for("a worker that listens", client.pubsub_numpat)
         # It answers only when the asker is dead.
         os.kill(asked.process.pid, signal.SIGSTOP)
         try:
+            before = published()
             asker = spawn(
                 [ENVIRONMENT / "bin/python", "-c", ASK.format(timeout=60)],
                 server.dir / "asker.log",
@@ -569,8 +575,7 @@ def a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own(start):
             )
             try:
                 wait_for("the asker's binding", bound)
-                # Its question goes out right after.
-                time.sleep(1)
+                wait_for("its question", lambda: published() > before)
             finally:
                 kill(asker)
         finally:
