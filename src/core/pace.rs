@@ -1,20 +1,25 @@
 //! How much of the main thread a sweep takes, and when.
 //!
-//! While nobody else is at work, nobody can be kept waiting: slices follow each
-//! other as closely as the server's timers allow. While clients are at work a sweep
+//! While nobody else is at work, nobody can be kept waiting: a few slices follow each
+//! other turn by turn of the event loop, then comes the shortest rest that the server's
+//! timers have, in which a client that has come shows. While clients are at work a sweep
 //! keeps to its share, in shorter slices: what a client can meet is the length of one
 //! slice, far more than the share that all of them take.
 
 use super::settings::Settings;
 
-/// Slices over which the turns of the event loop are counted, and the turns among
-/// them that are not a client's: one per slice is our own timer's, the server's
+/// Rests over which the turns of the event loop are counted, and the turns among
+/// them that are not a client's: one per rest is our own timer's, the server's
 /// periodic round and a replica's word make a few more.
 const COUNTED: u64 = 16;
 const IDLE_TURNS: u64 = COUNTED + 3;
 
-/// So many turns between two slices are clients', whatever the slices before say.
+/// So many turns in one rest are clients', whatever the rests before say.
 const BUSY_TURNS: u64 = 4;
+
+/// Slices in a row, a turn of the event loop each, before a rest. Timers rest for 1 ms
+/// at least (`aeProcessEvents`, ae.c, Redis 6.2 to 8.2), twice the length of a slice.
+const IN_A_ROW: u64 = 4;
 
 /// How many times shorter a slice is while clients are at work.
 const SHORTER: u64 = 4;
@@ -30,9 +35,20 @@ pub struct Pace {
     counts_turns: bool,
     /// Time that the last slices owe the main thread, in µs.
     owed_us: u64,
-    slices: u64,
+    /// Slices since the last rest.
+    in_a_row: u64,
+    rests: u64,
     turns: u64,
     idle: bool,
+}
+
+/// When the next slice may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// In the next turn of the event loop, behind the clients who wait.
+    Turn,
+    /// After so many ms.
+    Ms(u64),
 }
 
 impl Pace {
@@ -49,19 +65,24 @@ impl Pace {
     /// event loop has gone round `turns` times.
     pub fn begin(&mut self, had_us: u64, turns: u64) {
         self.owed_us = self.owed_us.saturating_sub(had_us);
-        if !self.counts_turns {
+        if had_us >= 1_000 {
+            // Whatever for, it was a rest.
+            self.in_a_row = 0;
+        }
+        // The turn of a slice in a row comes in any case, and a client may share it.
+        if !self.counts_turns || self.in_a_row > 0 {
             return;
         }
-        self.slices += 1;
+        self.rests += 1;
         self.turns += turns;
         if turns > BUSY_TURNS {
             self.idle = false;
-        } else if self.slices >= COUNTED {
+        } else if self.rests >= COUNTED {
             self.idle = self.turns <= IDLE_TURNS;
         } else {
             return;
         }
-        (self.slices, self.turns) = (0, 0);
+        (self.rests, self.turns) = (0, 0);
     }
 
     /// How long the slice may take, in µs.
@@ -75,8 +96,8 @@ impl Pace {
     }
 
     /// A slice has taken `spent_us` µs and written so many keys: how long to wait
-    /// for the next, in ms.
-    pub fn end(&mut self, spent_us: u64, writes: u64, settings: &Settings) -> u64 {
+    /// for the next.
+    pub fn end(&mut self, spent_us: u64, writes: u64, settings: &Settings) -> Next {
         let share = settings.cpu_percent.clamp(1, 90);
         let busy_us = spent_us + writes * WRITE_AFTER_US;
         let for_share = if self.idle {
@@ -89,7 +110,12 @@ impl Pace {
             .unwrap_or(0)
             .saturating_sub(spent_us);
         self.owed_us += for_share.max(for_writes);
-        (self.owed_us / 1_000).max(1)
+        self.in_a_row += 1;
+        if self.idle && self.owed_us < 1_000 && self.in_a_row < IN_A_ROW {
+            return Next::Turn;
+        }
+        self.in_a_row = 0;
+        Next::Ms((self.owed_us / 1_000).max(1))
     }
 }
 
@@ -146,9 +172,10 @@ mod tests {
         }
         assert_eq!(pace.slice_us(&settings), 500);
         // 500 µs are a quarter of 2 ms.
-        assert_eq!(pace.end(500, 0, &settings), 1);
+        assert_eq!(pace.end(500, 0, &settings), Next::Ms(1));
         pace.begin(1_000, 0);
-        assert_eq!(pace.end(500, 0, &settings), 2, "what was still owed counts");
+        let second = pace.end(500, 0, &settings);
+        assert_eq!(second, Next::Ms(2), "what was still owed counts");
     }
 
     #[test]
@@ -157,16 +184,62 @@ mod tests {
         settings.set(b"max-writes-per-sec", b"10000").unwrap();
         let mut pace = after(vec![1; 16]);
         // 200 writes are 20 ms of 10,000 a second, idle or not.
-        assert_eq!(pace.end(1_000, 200, &settings), 19);
+        assert_eq!(pace.end(1_000, 200, &settings), Next::Ms(19));
     }
 
     #[test]
-    fn an_idle_server_is_given_the_shortest_rest_a_timer_has() {
+    fn an_idle_server_rests_for_as_short_as_a_timer_can_after_a_few_slices() {
         let mut settings = Settings::default();
         settings.set(b"cpu-percent", b"1").unwrap();
         let mut pace = after(vec![1; 16]);
-        assert_eq!(pace.end(500, 0, &settings), 1);
+        for _ in 0..3 {
+            for _ in 1..IN_A_ROW {
+                assert_eq!(pace.end(500, 0, &settings), Next::Turn);
+                // Whose turns these are is not to be told.
+                pace.begin(10, 40);
+            }
+            assert_eq!(pace.end(500, 0, &settings), Next::Ms(1));
+            pace.begin(1_000, 1);
+        }
+        assert_eq!(pace.slice_us(&settings), 500, "still idle");
         let mut pace = after(vec![40; 16]);
-        assert_eq!(pace.end(125, 0, &settings), 12, "1 % while clients work");
+        let busy = pace.end(125, 0, &settings);
+        assert_eq!(busy, Next::Ms(12), "1 % while clients work");
+    }
+
+    #[test]
+    fn a_client_that_comes_among_slices_in_a_row_is_seen_in_the_rest_behind_them() {
+        let settings = Settings::default();
+        let mut pace = after(vec![1; 16]);
+        while pace.end(500, 0, &settings) == Next::Turn {
+            pace.begin(10, 1);
+        }
+        pace.begin(1_000, BUSY_TURNS + 1);
+        assert_eq!(pace.slice_us(&settings), 125);
+        assert_ne!(pace.end(125, 0, &settings), Next::Turn);
+    }
+
+    #[test]
+    fn writes_in_a_row_keep_to_the_number_allowed_in_a_second() {
+        let mut settings = Settings::default();
+        settings.set(b"max-writes-per-sec", b"100000").unwrap();
+        let mut pace = after(vec![1; 16]);
+        let (mut writes, mut us) = (0, 0);
+        while us < 1_000_000 {
+            writes += 100;
+            us += 400
+                + match pace.end(400, 100, &settings) {
+                    Next::Turn => {
+                        pace.begin(20, 1);
+                        20
+                    }
+                    Next::Ms(ms) => {
+                        pace.begin(ms * 1_000, 1);
+                        ms * 1_000
+                    }
+                };
+        }
+        // The last debt is paid in the next second.
+        assert!((70_000..=101_000).contains(&writes), "{writes}");
     }
 }

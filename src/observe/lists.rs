@@ -1,27 +1,20 @@
 //! Which lists are Celery's queues.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 
 use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::envelope::{Envelope, Kind as Content};
 use crate::core::keys::LONGEST_NAME;
 
-/// For how long a list that is no queue is not looked at again, in ms.
-const NOT_AGAIN_MS: i64 = 60_000;
+/// For how long a list that is no queue is not looked at again, in s.
+const NOT_AGAIN_S: u32 = 60;
 
-/// Lists remembered. Beyond, those that are no queues are forgotten first.
-const MOST_LISTS: usize = 20_000;
+/// Queues' lists remembered. Beyond, all are forgotten and met again.
+const MOST_QUEUES: usize = 20_000;
 
 /// What a list is known to be.
-#[derive(Clone, Copy)]
-enum List {
-    /// A queue's; so many bytes of its name are that of the queue's first list.
-    Queue(usize),
-    /// Something else's; to be looked at again after this moment, Unix ms.
-    Other(i64),
-}
-
-/// What is known of a list.
 pub enum Look<'a> {
     /// A queue's: the name of the queue's first list.
     Queue(&'a [u8]),
@@ -34,17 +27,23 @@ pub enum Look<'a> {
 /// The lists that were pushed to.
 #[derive(Default)]
 pub struct Lists {
-    dbs: BTreeMap<i32, HashMap<Vec<u8>, List>>,
+    /// By database and name: so many bytes of the name are that of the queue's
+    /// first list.
+    queues: BTreeMap<i32, HashMap<Vec<u8>, usize>>,
     count: usize,
+    others: Others,
 }
 
 impl Lists {
     /// What is known of the list. The clock is asked only for one that is no queue.
     pub fn look<'a>(&self, db: i32, name: &'a [u8], now_ms: impl FnOnce() -> i64) -> Look<'a> {
-        match self.dbs.get(&db).and_then(|lists| lists.get(name)) {
-            Some(List::Queue(base)) => Look::Queue(name.get(..*base).unwrap_or(name)),
-            Some(List::Other(until)) if *until > now_ms() => Look::Other,
-            _ => Look::Unknown,
+        // Most lists of a server are none of Celery's.
+        if self.others.holds(db, name, now_ms) {
+            return Look::Other;
+        }
+        match self.queues.get(&db).and_then(|lists| lists.get(name)) {
+            Some(base) => Look::Queue(name.get(..*base).unwrap_or(name)),
+            None => Look::Unknown,
         }
     }
 
@@ -67,41 +66,80 @@ impl Lists {
             Some(Content::PidboxReply) => false,
             Some(Content::Other) | None => known,
         };
-        let list = if is_queue {
-            List::Queue(split_priority(name, SEP).0.len())
-        } else {
-            List::Other(now_ms.saturating_add(NOT_AGAIN_MS))
-        };
-        if self.count >= MOST_LISTS {
-            self.make_room(now_ms);
-        }
-        if self.count >= MOST_LISTS || name.len() > LONGEST_NAME {
+        if !is_queue {
+            self.others.add(db, name, now_ms);
             return;
         }
-        let lists = self.dbs.entry(db).or_default();
-        if lists.insert(name.to_vec(), list).is_none() {
+        if name.len() > LONGEST_NAME {
+            return;
+        }
+        if self.count >= MOST_QUEUES {
+            self.queues.clear();
+            self.count = 0;
+        }
+        let base = split_priority(name, SEP).0.len();
+        let lists = self.queues.entry(db).or_default();
+        if lists.insert(name.to_vec(), base).is_none() {
             self.count += 1;
         }
     }
+}
 
-    /// Forgets lists that are no queues, and, if there are hardly any, all.
-    fn make_room(&mut self, now_ms: i64) {
-        for lists in self.dbs.values_mut() {
-            lists.retain(|_, list| match list {
-                List::Queue(_) => true,
-                List::Other(until) => *until > now_ms,
-            });
-        }
-        self.recount();
-        if self.count > MOST_LISTS / 2 {
-            self.dbs.clear();
-        }
-        self.recount();
+/// Lists that are no queues: a table of marks in which a newer list takes the place
+/// of an older one, so that a server with any number of lists neither fills the
+/// memory nor waits while room is made.
+#[derive(Default)]
+struct Others {
+    /// Keyed anew in each process: nobody can name a list after a queue's mark.
+    hasher: RandomState,
+    /// Empty until the first is added.
+    marks: Vec<Mark>,
+}
+
+/// What is kept of a list that is no queue.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Half of the hash of its database and name; the other half gives the place.
+    tag: u32,
+    /// To be looked at again from this moment, Unix s; 0 where there is no mark.
+    until_s: u32,
+}
+
+impl Others {
+    /// Places: 512 KiB.
+    const PLACES: usize = 1 << 16;
+
+    fn place(&self, db: i32, name: &[u8]) -> (usize, u32) {
+        let hash = self.hasher.hash_one((db, name));
+        let [a, b, c, d, e, f, g, h] = hash.to_le_bytes();
+        let at = u32::from_le_bytes([a, b, c, d]) as usize % Self::PLACES;
+        (at, u32::from_le_bytes([e, f, g, h]))
     }
 
-    fn recount(&mut self) {
-        self.count = self.dbs.values().map(HashMap::len).sum();
+    fn holds(&self, db: i32, name: &[u8], now_ms: impl FnOnce() -> i64) -> bool {
+        if self.marks.is_empty() {
+            return false;
+        }
+        let (at, tag) = self.place(db, name);
+        let mark = self.marks.get(at).copied().unwrap_or_default();
+        mark.until_s > 0 && mark.tag == tag && mark.until_s > seconds(now_ms())
     }
+
+    fn add(&mut self, db: i32, name: &[u8], now_ms: i64) {
+        if self.marks.is_empty() {
+            self.marks = vec![Mark::default(); Self::PLACES];
+        }
+        let (at, tag) = self.place(db, name);
+        let until_s = seconds(now_ms).saturating_add(NOT_AGAIN_S);
+        if let Some(mark) = self.marks.get_mut(at) {
+            *mark = Mark { tag, until_s };
+        }
+    }
+}
+
+/// Unix s, rounded down.
+fn seconds(ms: i64) -> u32 {
+    u32::try_from(ms / 1_000).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -160,13 +198,38 @@ mod tests {
     }
 
     #[test]
-    fn lists_without_end_do_not_fill_the_memory_and_queues_are_kept_first() {
+    fn lists_without_end_do_not_fill_the_memory_and_queues_are_kept() {
         let mut lists = Lists::default();
         lists.note(0, b"celery", read(TASK).as_ref(), false, 0);
-        for n in 0..50_000_i64 {
-            lists.note(0, format!("list{n}").as_bytes(), None, false, n * 10);
-            assert!(lists.count <= MOST_LISTS);
+        for n in 0..200_000_i64 {
+            lists.note(0, format!("list{n}").as_bytes(), None, false, n);
         }
-        assert_eq!(told(&lists, 0, b"celery", 500_000), "queue celery");
+        assert_eq!(lists.count, 1);
+        assert_eq!(lists.others.marks.len(), Others::PLACES);
+        assert_eq!(told(&lists, 0, b"celery", 200_000), "queue celery");
+        // The youngest found room, whoever had it before.
+        assert_eq!(told(&lists, 0, b"list199999", 200_000), "other");
+        assert_eq!(told(&lists, 1, b"list199999", 200_000), "unknown");
+    }
+
+    #[test]
+    fn queues_without_end_do_not_fill_the_memory() {
+        let mut lists = Lists::default();
+        for n in 0..50_000_i64 {
+            let name = format!("queue{n}");
+            lists.note(0, name.as_bytes(), read(TASK).as_ref(), false, n);
+            assert!(lists.count <= MOST_QUEUES);
+            assert!(told(&lists, 0, name.as_bytes(), n).starts_with("queue"));
+        }
+    }
+
+    #[test]
+    fn a_list_that_has_become_a_queue_is_one_when_its_time_is_up() {
+        let mut lists = Lists::default();
+        lists.note(0, b"celery", None, false, 1_000);
+        assert_eq!(told(&lists, 0, b"celery", 2_000), "other");
+        assert_eq!(told(&lists, 0, b"celery", 61_000), "unknown");
+        lists.note(0, b"celery", read(TASK).as_ref(), false, 61_000);
+        assert_eq!(told(&lists, 0, b"celery", 61_001), "queue celery");
     }
 }

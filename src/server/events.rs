@@ -1,14 +1,14 @@
 //! What the server tells without being asked: writes to keys, and its own life.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use redis_module::raw;
 
 use super::guard::{Entry, guard};
 use super::key::{self, Key};
 use super::string::lent_bytes;
-use super::timer::Task;
+use super::timer::{Task, Timer};
 use super::{Ctx, Str, call, pushed};
 
 /// Kinds of keyspace events, as the server's mask has them.
@@ -186,10 +186,14 @@ pub trait OnTurn {
 /// Turns of the event loop since [`count_turns`] was told to count.
 static TURNS: AtomicU64 = AtomicU64::new(0);
 
+/// Somebody wants the next turn.
+static TURN_WANTED: AtomicBool = AtomicBool::new(false);
+
 /// Counts the turns of the server's event loop, or stops counting. With nobody
 /// else at work a turn comes only when a timer does; each request of a client is
-/// one more. `false` where the server does not tell (before 7.0).
-pub fn count_turns(ctx: Ctx<'_>, on: bool) -> bool {
+/// one more. `false` where the server does not tell (before 7.0). While it counts,
+/// `T` can have itself called by [`in_next_turn`].
+pub fn count_turns<T: Task>(ctx: Ctx<'_>, on: bool) -> bool {
     let Some(subscribe) = api!(RedisModule_SubscribeToServerEvent) else {
         return false;
     };
@@ -197,7 +201,8 @@ pub fn count_turns(ctx: Ctx<'_>, on: bool) -> bool {
         id: EVENT_LOOP,
         dataver: 1,
     };
-    let callback: raw::RedisModuleEventCallback = if on { Some(looped) } else { None };
+    let callback: raw::RedisModuleEventCallback = if on { Some(looped::<T>) } else { None };
+    TURN_WANTED.store(false, Relaxed);
     // SAFETY: the context is live; an unknown event is refused, and no callback
     // ends the subscription.
     unsafe { subscribe(ctx.ptr(), event, callback) == 0 }
@@ -208,8 +213,26 @@ pub fn take_turns() -> u64 {
     TURNS.swap(0, Relaxed)
 }
 
-unsafe extern "C" fn looped(
-    _ctx: *mut raw::RedisModuleCtx,
+/// Has the task that [`count_turns`] was given called in the next turn of the event
+/// loop, behind the clients who wait by then. `false` where the server cannot.
+///
+/// A timer armed from a timer fires after 1 ms at the earliest. So the loop is only
+/// woken here, and the timer armed when it is about to wait.
+pub fn in_next_turn() -> bool {
+    let Some(wake) = api!(RedisModule_EventLoopAddOneShot) else {
+        return false;
+    };
+    // SAFETY: the callback takes no data. It is called before the loop sleeps again,
+    // and a job runs till then, so that the library cannot be unloaded.
+    let woken = unsafe { wake(Some(woken), std::ptr::null_mut()) == 0 };
+    TURN_WANTED.store(woken, Relaxed);
+    woken
+}
+
+const unsafe extern "C" fn woken(_data: *mut c_void) {}
+
+unsafe extern "C" fn looped<T: Task>(
+    ctx: *mut raw::RedisModuleCtx,
     _event: raw::RedisModuleEvent,
     sub: u64,
     _data: *mut c_void,
@@ -217,6 +240,8 @@ unsafe extern "C" fn looped(
     const AFTER_SLEEP: u64 = 1;
     if sub == AFTER_SLEEP {
         TURNS.fetch_add(1, Relaxed);
+    } else if TURN_WANTED.swap(false, Relaxed) {
+        guard(Entry::Turn, || Timer::arm::<T>(Ctx::new(ctx), 0));
     }
 }
 

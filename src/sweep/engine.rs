@@ -1,10 +1,11 @@
 //! Jobs and their slices.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{Cost, Job, Order, Run, Scope, Turn};
-use crate::core::pace::Pace;
+use crate::core::pace::{Next, Pace};
 use crate::core::reply::Reply;
 use crate::server::acl::User;
 use crate::server::command::{Answers, Outcome, Waiting};
@@ -30,9 +31,6 @@ const KEYS_PER_CLOCK: u32 = 8;
 
 /// Bytes read after which the clock is looked at before the next key.
 const BYTES_PER_CLOCK: u64 = 4_096;
-
-/// The most of one value that a look at it can cost, in bytes.
-const READ_AT_ONCE: usize = crate::core::celery::result::MAX_PAYLOAD;
 
 /// How long a job that may not go on now rests, in ms.
 const REST_MS: u64 = 50;
@@ -63,13 +61,20 @@ pub struct Finished {
     result: Result<Reply, String>,
 }
 
+/// What calls the next slice.
+#[derive(Clone, Copy, Debug)]
+enum Armed {
+    Timer(Timer),
+    NextTurn,
+}
+
 #[derive(Default)]
 struct Jobs {
     running: Vec<Job>,
     finished: VecDeque<Finished>,
     answers: HashMap<u64, Result<Reply, String>>,
     last_id: u64,
-    timer: Option<Timer>,
+    next: Option<Armed>,
     /// The id of the job whose slice is on the stack, and what was asked of it
     /// meanwhile.
     on_turn: Option<u64>,
@@ -134,9 +139,9 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
                 ..Run::default()
             },
         });
-        if jobs.timer.is_none() && jobs.on_turn.is_none() {
-            jobs.timer = Timer::arm::<Slice>(ctx, 0);
-            jobs.pace = Pace::new(events::count_turns(ctx, true));
+        if jobs.next.is_none() && jobs.on_turn.is_none() {
+            jobs.next = Timer::arm::<Slice>(ctx, 0).map(Armed::Timer);
+            jobs.pace = Pace::new(events::count_turns::<Slice>(ctx, true));
             jobs.ended = None;
         }
         id
@@ -199,7 +204,7 @@ pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
                 job.order.what, job.id, job.id
             ));
         }
-        if let Some(timer) = jobs.timer.take() {
+        if let Some(Armed::Timer(timer)) = jobs.next.take() {
             timer.stop(ctx);
         }
         Ok(())
@@ -248,7 +253,7 @@ enum Step {
 impl Task for Slice {
     fn fire(ctx: Ctx<'_>) {
         let Some(mut job) = with(Jobs::next) else {
-            with(|jobs| jobs.rearm(ctx, REST_MS));
+            with(|jobs| jobs.rearm(ctx, Next::Ms(REST_MS)));
             return;
         };
         let current = settings::now();
@@ -265,20 +270,20 @@ impl Task for Slice {
         job.run.server_us += spent_us;
         job.run.slices += 1;
         stats::slice(spent_us);
-        let wait_ms = match &step {
+        let wait = match &step {
             Step::Again { writes, held_back } => {
-                let pace_ms = with(|jobs| {
+                let next = with(|jobs| {
                     jobs.ended = Some(Instant::now());
                     jobs.pace.end(spent_us, *writes, &current.settings)
                 });
-                if held_back.is_some() {
-                    pace_ms.max(HELD_BACK_MS)
-                } else {
-                    pace_ms
+                match next {
+                    Next::Turn if held_back.is_some() => Next::Ms(HELD_BACK_MS),
+                    Next::Ms(ms) if held_back.is_some() => Next::Ms(ms.max(HELD_BACK_MS)),
+                    next => next,
                 }
             }
-            Step::Rest(_) => REST_MS,
-            Step::Done | Step::Failed(_) => 1,
+            Step::Rest(_) => Next::Ms(REST_MS),
+            Step::Done | Step::Failed(_) => Next::Ms(1),
         };
         match step {
             Step::Again { held_back, .. } => {
@@ -305,15 +310,15 @@ impl Task for Slice {
                 finish(job, state, Err(why));
             }
         }
-        with(|jobs| jobs.rearm(ctx, wait_ms));
+        with(|jobs| jobs.rearm(ctx, wait));
     }
 
     /// A pass that was on the stack is gone, and its client told so.
     fn failed(ctx: Ctx<'_>) {
         with(|jobs| {
-            jobs.timer = None;
+            jobs.next = None;
             jobs.on_turn = None;
-            jobs.rearm(ctx, REST_MS);
+            jobs.rearm(ctx, Next::Ms(REST_MS));
         });
     }
 }
@@ -330,7 +335,7 @@ impl Jobs {
 
     /// The job whose turn it is. Of those that write only the oldest has one.
     fn next(&mut self) -> Option<Job> {
-        self.timer = None;
+        self.next = None;
         let writer = self.writer();
         let at = self
             .running
@@ -348,12 +353,19 @@ impl Jobs {
         self.running.push(job);
     }
 
-    fn rearm(&mut self, ctx: Ctx<'_>, ms: u64) {
+    fn rearm(&mut self, ctx: Ctx<'_>, wait: Next) {
         if self.running.is_empty() {
-            events::count_turns(ctx, false);
-        } else if self.timer.is_none() {
-            self.timer = Timer::arm::<Slice>(ctx, ms);
+            events::count_turns::<Slice>(ctx, false);
+            return;
         }
+        if self.next.is_some() {
+            return;
+        }
+        self.next = match wait {
+            Next::Turn if events::in_next_turn() => Some(Armed::NextTurn),
+            Next::Turn => Timer::arm::<Slice>(ctx, 1).map(Armed::Timer),
+            Next::Ms(ms) => Timer::arm::<Slice>(ctx, ms).map(Armed::Timer),
+        };
     }
 }
 
@@ -453,6 +465,7 @@ impl Job {
             now_ms: now_ms(),
             cluster: flags.cluster(),
             user: user.as_ref(),
+            read: Cell::new(0),
         };
         let held_back = if !self.order.visitor.writes() {
             None
@@ -550,9 +563,9 @@ impl Job {
         let mut shown = 0;
         let more = cursor.step(turn.ctx, |found| {
             shown += 1;
-            *bytes += found.key().len().min(READ_AT_ONCE) as u64;
             pending.extend(visitor.sift(&found, turn, db));
         });
+        *bytes += turn.read.take();
         self.run.scanned += shown;
         if !more {
             self.cursor = None;

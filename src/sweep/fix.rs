@@ -130,18 +130,23 @@ impl Fix {
     }
 
     /// What a result is due; `None` if its value cannot be read inside the scan.
-    fn decide(&mut self, key: &key::Key<'_>, now_ms: i64, inside_scan: bool) -> Option<Decided> {
+    fn decide(
+        &mut self,
+        key: &key::Key<'_>,
+        turn: &Turn<'_>,
+        inside_scan: bool,
+    ) -> Option<Decided> {
         let ttl = key.ttl();
         let mut decided = Decided::default();
         let mut finished = None;
         let dates = self.order.plan.reads_dates(ttl);
         if dates || self.order.learn {
-            finished = date(key, inside_scan)?;
+            finished = date(key, turn, inside_scan)?;
             decided.undated = dates && finished.is_none();
         }
         decided.no_ttl = ttl.is_none();
         let draw = self.draw();
-        decided.change = self.order.plan.decide(now_ms, ttl, finished, draw);
+        decided.change = self.order.plan.decide(turn.now_ms, ttl, finished, draw);
         Some(decided)
     }
 
@@ -169,11 +174,10 @@ impl Fix {
         if key.kind() != Some(KeyType::String) {
             return Cost::default();
         }
-        let bytes = key.len().min(result::MAX_PAYLOAD) as u64;
-        let decided = self.decide(&key, turn.now_ms, false).unwrap_or_default();
+        let decided = self.decide(&key, turn, false).unwrap_or_default();
         drop(key);
         let mut cost = self.settle(Some((turn, kept)), decided);
-        cost.bytes += bytes;
+        cost.bytes += turn.read.take();
         cost
     }
 
@@ -259,12 +263,12 @@ impl Visitor for Fix {
             return None;
         }
         if class == Class::TaskResult {
-            let decided = self.decide(found.key(), turn.now_ms, true);
+            let decided = self.decide(found.key(), turn, true);
             if let Some(decided @ Decided { change: None, .. }) = decided {
                 self.settle(None, decided);
                 return None;
             }
-            let mut kept = Kept::new(found, db, class, kind, None)?;
+            let mut kept = Kept::unmeasured(found, db, class, kind, None)?;
             kept.decided = decided;
             return Some(kept);
         }
@@ -273,7 +277,7 @@ impl Visitor for Fix {
             self.counts.already_had_ttl += 1;
             return None;
         }
-        Kept::new(found, db, class, kind, ttl)
+        Kept::unmeasured(found, db, class, kind, ttl)
     }
 
     fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost {
@@ -357,10 +361,12 @@ const SHORTEST_DATED: usize = 35;
 /// no date can be read. Reads no more than the payload bound, and notes what the
 /// result says of its task. `None` if the value cannot be read inside a scan.
 #[allow(clippy::option_option, reason = "not yet read is not undated")]
-pub fn date(key: &key::Key<'_>, inside_scan: bool) -> Option<Option<i64>> {
-    if !(SHORTEST_DATED..=result::MAX_PAYLOAD).contains(&key.len()) {
+pub fn date(key: &key::Key<'_>, turn: &Turn<'_>, inside_scan: bool) -> Option<Option<i64>> {
+    let len = key.len();
+    if !(SHORTEST_DATED..=result::MAX_PAYLOAD).contains(&len) {
         return Some(None);
     }
+    turn.has_read(len as u64);
     let value = if inside_scan {
         key.long_string()?
     } else {
@@ -374,8 +380,8 @@ pub fn date(key: &key::Key<'_>, inside_scan: bool) -> Option<Option<i64>> {
 }
 
 /// When the task of a stored result finished, Unix ms, where that can be read.
-pub fn finished_ms(key: &key::Key<'_>) -> Option<i64> {
-    date(key, false).flatten()
+pub fn finished_ms(key: &key::Key<'_>, turn: &Turn<'_>) -> Option<i64> {
+    date(key, turn, false).flatten()
 }
 
 fn used_memory(ctx: Ctx<'_>) -> u64 {

@@ -16,6 +16,7 @@ pub mod report;
 pub mod tables;
 pub mod twice;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -39,7 +40,9 @@ pub struct Kept {
     pub kind: KeyType,
     /// Its remaining life in ms.
     pub ttl: Ttl,
-    /// Bytes of a string, elements of anything else.
+    /// Bytes of a string, elements of anything else; 0 for a key kept [unmeasured].
+    ///
+    /// [unmeasured]: Kept::unmeasured
     pub len: u64,
     /// What was decided when the scan showed it. It holds for the slice it was
     /// decided in: until that is over nobody else can change the key.
@@ -60,13 +63,27 @@ pub struct Decided {
 impl Kept {
     /// Keeps a key with what the scan shows of it.
     pub fn new(found: &Found<'_>, db: i32, class: Class, kind: KeyType, ttl: Ttl) -> Option<Self> {
+        let mut kept = Self::unmeasured(found, db, class, kind, ttl)?;
+        kept.len = found.key().len() as u64;
+        Some(kept)
+    }
+
+    /// The same without the value's length: to ask for it is to fetch a part of the
+    /// value into the cache, for each of a million keys.
+    pub fn unmeasured(
+        found: &Found<'_>,
+        db: i32,
+        class: Class,
+        kind: KeyType,
+        ttl: Ttl,
+    ) -> Option<Self> {
         Some(Self {
             name: found.keep()?,
             db,
             class,
             kind,
             ttl,
-            len: found.key().len() as u64,
+            len: 0,
             decided: None,
         })
     }
@@ -91,11 +108,21 @@ pub struct Turn<'a> {
     pub cluster: bool,
     /// Whose rights count; nobody's for the operator's own sweeps.
     pub user: Option<&'a User>,
+    /// Bytes of values read by [`Visitor::sift`] since the engine last asked.
+    pub read: Cell<u64>,
+}
+
+impl Turn<'_> {
+    /// A value of so many bytes was read inside the scan.
+    pub fn has_read(&self, bytes: u64) {
+        self.read.set(self.read.get().saturating_add(bytes));
+    }
 }
 
 /// What a pass is for.
 pub trait Visitor {
     /// Looks at a key inside the scan's callback and keeps it if more is to be done.
+    /// What it reads of the value it tells the turn.
     fn sift(&mut self, found: &Found<'_>, turn: &Turn<'_>, db: i32) -> Option<Kept>;
     /// Does the rest.
     fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost;

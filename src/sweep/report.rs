@@ -182,12 +182,10 @@ impl Report {
 
     /// Adds a key of a class that is certain now; answers the bytes read for that.
     fn count(&mut self, turn: &Turn<'_>, kept: Kept, bytes: u64) -> u64 {
-        let mut read = 0;
         let since_ms = match (kept.class, kept.kind) {
-            (Class::TaskResult, _) => key::Key::read(turn.ctx, &kept.name).and_then(|key| {
-                read = kept.len;
-                fix::finished_ms(&key)
-            }),
+            (Class::TaskResult, _) => {
+                key::Key::read(turn.ctx, &kept.name).and_then(|key| fix::finished_ms(&key, turn))
+            }
             (Class::Unacked, KeyType::Zset) if delivery_times(kept.name.bytes()) => {
                 lowest_score_ms(turn, &kept)
             }
@@ -217,12 +215,12 @@ impl Report {
             }
             _ => {}
         }
-        read
+        turn.read.take()
     }
 
     /// Counts a string inside the scan, where nothing has to be asked about it:
     /// most keys are such. `false` if something has.
-    fn count_at_once(&mut self, found: &Found<'_>, seen: &mut Seen<'_>) -> bool {
+    fn count_at_once(&mut self, found: &Found<'_>, turn: &Turn<'_>, seen: &mut Seen<'_>) -> bool {
         let bytes = match self.order.memory {
             Memory::Off => Some(0),
             Memory::Sample => self.sizes.known(seen.name.len(), seen.elements),
@@ -232,7 +230,7 @@ impl Report {
             return false;
         };
         if seen.class == Class::TaskResult {
-            let Some(since_ms) = fix::date(found.key(), true) else {
+            let Some(since_ms) = fix::date(found.key(), turn, true) else {
                 return false;
             };
             seen.since_ms = since_ms;
@@ -292,7 +290,7 @@ impl Visitor for Report {
                 bytes: 0,
                 since_ms: None,
             };
-            if self.count_at_once(found, &mut seen) {
+            if self.count_at_once(found, turn, &mut seen) {
                 return None;
             }
         }
