@@ -122,7 +122,9 @@ impl Others {
         }
         let (at, tag) = self.place(db, name);
         let mark = self.marks.get(at).copied().unwrap_or_default();
-        mark.until_s > 0 && mark.tag == tag && mark.until_s > seconds(now_ms())
+        // Further ahead than it can have been put, the clock was set back since.
+        let left = |now_s: u32| mark.until_s.saturating_sub(now_s);
+        mark.tag == tag && mark.until_s > 0 && (1..=NOT_AGAIN_S).contains(&left(seconds(now_ms())))
     }
 
     fn add(&mut self, db: i32, name: &[u8], now_ms: i64) {
@@ -185,6 +187,8 @@ mod tests {
         lists.note(0, b"todo", None, false, 1_000);
         assert_eq!(told(&lists, 0, b"todo", 60_999), "other");
         assert_eq!(told(&lists, 0, b"todo", 61_000), "unknown");
+        // The clock was set back.
+        assert_eq!(told(&lists, 0, b"todo", -3_600_000), "unknown");
     }
 
     #[test]
