@@ -39,6 +39,7 @@ if [[ ! -e $linters/.ready ]]; then
 fi
 PATH=$PWD/$linters/bin:$PATH
 run Dockerfile "$linters/bin/hadolint" Dockerfile
+run "what the Dockerfile's build copies" tests/image.sh --quick
 run workflows "$linters/bin/actionlint" .github/workflows/*.yml
 run 'shell scripts' "$linters/bin/shellcheck" --severity warning tests/*.sh .ci/run
 exit "$status"

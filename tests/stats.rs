@@ -602,7 +602,8 @@ async fn commands_are_documented_with_what_may_stand_behind_them() {
             ),
             (
                 "orphans",
-                "[(REQUEUE|PURGE class)] [OLDERTHAN age] [LIMIT limit] [DRYRUN] [ASYNC]",
+                "[(REQUEUE|PURGE class)] [OLDERTHAN age] [(DB db|ALLDBS)] [LIMIT limit] [DRYRUN] \
+                 [ASYNC]",
             ),
             (
                 "scan",
