@@ -52,8 +52,12 @@ while read -r instruction words; do
         done
         to=${paths[-1]}
         for path in "${paths[@]:0:${#paths[@]}-1}"; do
-            if ((stage == 1)); then
-                cp -r "$from/$path" "$work/src/$to"
+            if ((stage == 1)) && [[ -d $from/$path ]]; then
+                # Of a folder Docker copies what is in it.
+                mkdir -p "$work/src/$to"
+                cp -r "$from/$path/." "$work/src/$to"
+            elif ((stage == 1)); then
+                cp "$from/$path" "$work/src/$to"
             elif [[ ${1-} != --quick || $from == "$context" ]]; then
                 [[ -f $from/$path ]] || fail "stage $stage copies $path, which is not there"
             fi
@@ -67,5 +71,7 @@ while read -r instruction words; do
         ;;
     esac
 done < <(sed -E '/^ *#/d; /^ *$/d' Dockerfile | sed -E ':join; /\\$/ { N; s/ *\\\n */ /; b join }')
+[[ ${1-} == --quick ]] || grep -q hygiene.fixttl target/image/release/libredis_hygiene.so ||
+    fail 'what was built is not the module'
 ((stage == 4 && copied >= 8)) || fail "$stage stages and $copied paths were found"
 echo "image: the Dockerfile's build is as told"
