@@ -18,6 +18,7 @@ mod acl; // command by right by outcome; what a user learns of keys that are not
 mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
+mod docs; // README, redis.conf and contrib name what there is, and all of it
 mod enforcement; // which TTL a written result has
 mod exporter; // the script for redis_exporter, as each server runs it
 mod extremes; // sizes and numbers nobody sane would reach, full disks, failing saves
@@ -31,7 +32,6 @@ mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
 mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod orphans; // what Celery left behind: found, purged, put back
-mod readme; // the README and redis.conf name what there is
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sentinel; // a failover by Sentinel

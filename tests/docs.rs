@@ -1,5 +1,5 @@
-//! The README and redis.conf against the server: what they name is there, and what is
-//! there they name.
+//! README, redis.conf, docs and contrib against the server and each other: what they name
+//! is there, and what is there they name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::server::{Setup, on_every_server, wait_for};
 
 const README: &str = include_str!("../README.md");
 const CONF: &str = include_str!("../redis.conf");
+const MONITORING: &str = include_str!("../docs/monitoring.md");
+const RULES: &str = include_str!("../contrib/monitoring/rules.yml");
+const TELEGRAF: &str = include_str!("../contrib/monitoring/telegraf.conf");
 
 /// From the heading that begins so to the next one.
 fn section(heading: &str) -> &'static str {
@@ -247,4 +250,100 @@ async fn every_field_of_a_reply_is_explained_where_its_command_is() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn telegraf_asks_for_figures_that_there_are_and_calls_them_by_their_names() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let mut asked = 0;
+        for table in TELEGRAF.split("[[inputs.redis.commands]]").skip(1) {
+            let words: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
+            let [command, option, name, field, kind] = words[..] else {
+                panic!("{words:?}");
+            };
+            assert_eq!(field, format!("hygiene_{name}"));
+            assert_eq!(kind, "integer");
+            conn.int(cmd![command, option, name]).await;
+            asked += 1;
+        }
+        assert!(asked > 10);
+    })
+    .await;
+}
+
+/// The alerts of rules.yml: name and what stands below it.
+fn alerts() -> Vec<(&'static str, &'static str)> {
+    let alerts: Vec<_> = RULES
+        .split("- alert: ")
+        .skip(1)
+        .filter_map(|alert| alert.split_once('\n'))
+        .collect();
+    assert!(alerts.len() > 10);
+    alerts
+}
+
+/// The value behind a key of YAML, wherever it stands.
+fn value(yaml: &'static str, key: &str) -> Option<&'static str> {
+    let lines = yaml.lines().map(str::trim);
+    lines
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        .next()
+}
+
+#[test]
+fn every_alert_says_in_a_line_what_to_do_and_stands_in_the_page_as_it_is() {
+    let table = rows(MONITORING);
+    for (name, alert) in alerts() {
+        for annotation in ["summary", "description", "runbook"] {
+            let said = value(alert, annotation);
+            assert!(
+                said.is_some_and(|said| said.len() > 20),
+                "{name} {annotation}"
+            );
+        }
+        let severity = value(alert, "severity").expect("a severity");
+        let after = match value(alert, "for") {
+            None => "at once".to_owned(),
+            Some("1m") => "1 minute".to_owned(),
+            Some("150m") => "2.5 hours".to_owned(),
+            Some(minutes) => format!("{} minutes", minutes.trim_end_matches('m')),
+        };
+        let row = table.iter().find(|row| code(row[0]).contains(&name));
+        let row = row.unwrap_or_else(|| panic!("no row of {name}"));
+        assert_eq!((row[1], row[2]), (severity, after.as_str()), "{name}");
+    }
+    let named = table
+        .iter()
+        .filter(|row| row.len() == 3)
+        .flat_map(|row| code(row[0]));
+    for name in named.filter(|name| name.chars().next().is_some_and(char::is_uppercase)) {
+        assert!(alerts().iter().any(|(alert, _)| *alert == name), "{name}");
+    }
+}
+
+/// What makes metrics of the exporter's one: from where, by what, to what, whatever the
+/// collector calls and how it quotes it.
+fn relabelling(yaml: &str) -> Vec<String> {
+    let keys = ["source_labels", "regex", "target_label", "replacement"];
+    yaml.lines()
+        .map(|line| line.trim().trim_start_matches("- "))
+        .map(|line| line.replace("sourceLabels", "source_labels"))
+        .map(|line| line.replace("targetLabel", "target_label"))
+        .filter(|line| keys.iter().any(|key| line.starts_with(&format!("{key}:"))))
+        .map(|line| line.replace("$$", "$"))
+        .collect()
+}
+
+#[test]
+fn every_collector_makes_the_same_metrics() {
+    let prometheus = relabelling(include_str!("../contrib/monitoring/prometheus.yml"));
+    assert_eq!(prometheus.len(), 20, "{prometheus:?}");
+    for other in [
+        include_str!("../contrib/monitoring/otel-collector.yaml"),
+        include_str!("../contrib/helm/valkey.yaml"),
+    ] {
+        assert_eq!(relabelling(other), prometheus);
+    }
 }
