@@ -289,7 +289,8 @@ async fn wrong_words_are_refused_counted_and_change_nothing() {
         );
         let since = seen.int("counters_since_ms");
         tokio::time::sleep(Duration::from_millis(5)).await;
-        conn.run("HYGIENE.STATS RESET").await;
+        let done = conn.value("HYGIENE.STATS RESET").await;
+        assert_eq!(done, Value::Okay, "as CONFIG RESETSTAT answers");
         let seen = stats(&mut conn).await;
         for name in seen.names() {
             let counts = name.ends_with("_total") || name.starts_with("longest_");
