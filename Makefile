@@ -13,6 +13,7 @@ VENV   := target/venv
 MODULE := target/release/libredis_hygiene.so
 NEWEST := $(VENV)/celery-5.7
 CARGO_DEB := target/tools/bin/cargo-deb
+CYCLONEDX := target/tools/bin/cargo-cyclonedx
 BENCH  ?=
 SCENES ?=
 MATRIX ?=
@@ -83,6 +84,15 @@ deb: build $(CARGO_DEB) ## Make and check target/debian/redis-hygiene_*.deb
 	@$(CARGO_DEB) deb --no-build --locked --strip --quiet
 	@tests/package.sh
 
+.PHONY: image
+image: packages ## Do the Dockerfile's build where no Docker is at hand (minutes)
+	@tests/image.sh
+
+# What the module is made of, as a release lists it; the tool is compiled once.
+.PHONY: sbom
+sbom: $(CYCLONEDX) ## Make and check target/redis-hygiene.cdx.json
+	@tests/sbom.sh
+
 .PHONY: pictures
 pictures: build $(NEWEST)/.ready ## Draw docs/*.svg anew from real output (6 minutes)
 	@tests/monitoring.sh
@@ -132,6 +142,9 @@ packages:
 
 $(CARGO_DEB): | packages
 	@cargo install --quiet --locked --root target/tools cargo-deb@3.8.0
+
+$(CYCLONEDX): | packages
+	@cargo install --quiet --locked --root target/tools cargo-cyclonedx@0.5.9
 
 # Beside its own pins it has those of the newest Celery.
 $(VENV)/peers/.ready: tests/requirements-celery-5.7.txt

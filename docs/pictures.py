@@ -291,7 +291,8 @@ def clock(left, right, y, moments):
             left + (right - left) * minute * 60 / (finish - begun),
             y,
             f"{minute} min",
-            "middle",
+            # The last one would stick out of its frame.
+            "middle" if finish - begun - minute * 60 > 15 else "end",
             10,
             MUTED,
         )
@@ -307,7 +308,9 @@ def draw_lines(panel, series, box, moments):
     most = max((value for _, points in series for _, value in points), default=1.0) or 1.0
     high = most * 1.08
     parts = []
-    for tick in ticks(0.0, high, False):
+    # Round numbers of what is shown.
+    scale = 2**20 if unit == "bytes" else 1
+    for tick in (scale * tick for tick in ticks(0.0, high / scale, False)):
         level = bottom - tick / high * (bottom - top)
         parts.append(line(left, level, right, level, "#e6e8eb"))
         parts.append(bare(left - 6, level + 4, shown(tick, unit), "end", 10, MUTED))
@@ -321,7 +324,9 @@ def draw_lines(panel, series, box, moments):
             px = left + (moment - begun) / (finish - begun) * (right - left)
             path += f"{'M' if new else 'L'}{px:.1f} {bottom - value / high * (bottom - top):.1f}"
             previous = moment
-        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        # Wider below, so that one which lies on another leaves it seen.
+        wide = 1.4 + 1.6 * min(len(series) - 1 - at, 2)
+        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide:.1f}"/>')
         parts.append(fill(across, y + height - 16, 10, 3, colour))
         parts.append(bare(across + 14, y + height - 12, name, size=11))
         across += 34 + 6.1 * len(name)

@@ -8,6 +8,8 @@
 //! transaction on the wire; else in a timer of 0 ms, in the same turn of the event
 //! loop and behind the write on the wire.
 
+use std::collections::HashSet;
+
 use crate::core::keys::KeyType;
 use crate::core::policy::{self, Change};
 use crate::core::settings::Settings;
@@ -35,8 +37,16 @@ const MOST_WAITING: usize = 1_000_000;
 /// How long to wait when writes are paused, in ms.
 const PAUSE_MS: u64 = 50;
 
+/// A result to look at.
+struct Stored {
+    db: i32,
+    name: Str,
+    /// How often it was written; 0 if a client gave it a TTL and nothing else.
+    writes: u32,
+}
+
 struct Noted {
-    keys: Vec<(i32, Str)>,
+    keys: Vec<Stored>,
     job: bool,
     timers: Vec<Timer>,
 }
@@ -72,8 +82,9 @@ impl Hook {
                 b"expire" => {
                     observe::ttl_given(ctx, what);
                     if !keyspace::stamping() {
-                        // A TTL that a client gives may be too long.
-                        note_result_if(ctx, what, |settings| settings.max_ttl_ms > 0);
+                        // A TTL that a client gives may be too long. It is no write:
+                        // that of SETEX, say, was heard just before.
+                        note_result_if(ctx, what, 0, |settings| settings.max_ttl_ms > 0);
                     }
                 }
                 b"del" => observe::key_deleted(ctx, what),
@@ -87,10 +98,15 @@ impl Hook {
 
 /// Notes the key if it is a result, to be looked at when the unit of work is over.
 fn note_result(ctx: Ctx<'_>, what: &Written<'_>) {
-    note_result_if(ctx, what, |_| true);
+    note_result_if(ctx, what, 1, |_| true);
 }
 
-fn note_result_if(ctx: Ctx<'_>, what: &Written<'_>, wanted: impl FnOnce(&Settings) -> bool) {
+fn note_result_if(
+    ctx: Ctx<'_>,
+    what: &Written<'_>,
+    writes: u32,
+    wanted: impl FnOnce(&Settings) -> bool,
+) {
     let concerns_us = settings::with(|current| {
         if !wanted(&current.settings) {
             return false;
@@ -101,23 +117,35 @@ fn note_result_if(ctx: Ctx<'_>, what: &Written<'_>, wanted: impl FnOnce(&Setting
             && (current.settings.enforce || current.settings.observe)
     });
     if concerns_us == Some(true) {
-        note(ctx, what);
+        note(ctx, what, writes);
     }
 }
 
-fn note(ctx: Ctx<'_>, what: &Written<'_>) {
+fn note(ctx: Ctx<'_>, what: &Written<'_>, writes: u32) {
     let by_job = events::jobs_after_writes();
     // The server refuses jobs by itself while it loads or follows a primary; a
     // timer it would grant.
     if !by_job && !ctx.flags().may_write() {
         return;
     }
+    let db = ctx.db();
     let mut noted = NOTED.get_mut();
     if by_job {
         if !noted.job && !events::after_write::<AfterUnit>(ctx) {
             return;
         }
         noted.job = true;
+    }
+    // Most often a command's second event, or the same task again.
+    if let Some(last) = noted.keys.last_mut()
+        && last.db == db
+        && last.name.bytes() == what.key()
+    {
+        last.writes = last.writes.saturating_add(writes);
+        return;
+    }
+    if by_job {
+        // One job for all of them.
     } else if noted.keys.len() >= MOST_WAITING {
         stats::LEFT_TO_SWEEP.add(1);
         return;
@@ -127,8 +155,8 @@ fn note(ctx: Ctx<'_>, what: &Written<'_>) {
         };
         noted.timers.push(timer);
     }
-    if let Some(key) = what.keep() {
-        noted.keys.push((ctx.db(), key));
+    if let Some(name) = what.keep() {
+        noted.keys.push(Stored { db, name, writes });
     }
 }
 
@@ -162,7 +190,7 @@ impl Task for SameTurn {
     }
 
     fn fire(ctx: Ctx<'_>) {
-        let portion: Vec<(i32, Str)> = {
+        let portion: Vec<Stored> = {
             let mut noted = NOTED.get_mut();
             if !noted.timers.is_empty() {
                 // They fire in the order they were armed.
@@ -187,47 +215,82 @@ impl Task for SameTurn {
     }
 }
 
-fn stamp_all(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
+fn stamp_all(ctx: Ctx<'_>, keys: &[Stored]) {
     stats::timed(&stats::STAMP_RUNS, || stamp_each(ctx, keys));
 }
 
-fn stamp_each(ctx: Ctx<'_>, keys: &[(i32, Str)]) {
+fn stamp_each(ctx: Ctx<'_>, keys: &[Stored]) {
     let flags = ctx.flags();
     if !flags.may_write() {
         return;
     }
     let current = settings::now();
     let mut db = ctx.db();
-    for (wanted, name) in keys {
-        if *wanted != db {
-            if !ctx.select(*wanted) {
+    let mut given = Given::default();
+    for result in keys {
+        if result.db != db {
+            if !ctx.select(result.db) {
                 continue;
             }
-            db = *wanted;
+            db = result.db;
         }
         let stamped = if flags.cluster() {
-            stamp_through_server(ctx, &current, name)
+            stamp_through_server(ctx, &current, result, &mut given)
         } else {
-            stamp(ctx, &current, name)
+            stamp(ctx, &current, result, &mut given)
         };
         match stamped {
-            Some(Change::Stamp(_)) => stats::stamped_by_hook(),
+            Some(Change::Stamp(_)) => {
+                stats::stamped_by_hook();
+                // One that is alone comes up no second time.
+                if keys.len() > 1 {
+                    given.young.push(result);
+                }
+            }
             Some(Change::Cut(_)) => stats::cut_by_hook(),
             Some(Change::Delete) | None => {}
         }
     }
 }
 
+/// What got its TTL from the hook in this run: where such a key was written twice, the
+/// second look finds a TTL that no client gave. Asked seldom, so it is put in order
+/// only then.
+#[derive(Default)]
+struct Given<'a> {
+    young: Vec<&'a Stored>,
+    sought: HashSet<(i32, &'a [u8])>,
+}
+
+impl<'a> Given<'a> {
+    fn has(&mut self, result: &'a Stored) -> bool {
+        let young = self.young.drain(..);
+        self.sought
+            .extend(young.map(|result| (result.db, result.name.bytes())));
+        !self.sought.is_empty() && self.sought.contains(&(result.db, result.name.bytes()))
+    }
+}
+
 /// What the hook does to an open key, if it is a string, and the TTL it gives in ms.
-fn due(key: &Key<'_>, current: &Current) -> Option<(Change, i64)> {
+fn due<'a>(
+    key: &Key<'_>,
+    current: &Current,
+    result: &'a Stored,
+    given: &mut Given<'a>,
+) -> Option<(Change, i64)> {
     if key.kind() != Some(KeyType::String) {
         return None;
     }
     let ttl = key.ttl();
-    if ttl.is_some() {
-        stats::WRITTEN_WITH_TTL.add(1);
-    } else {
-        stats::WRITTEN_WITHOUT_TTL.add(1);
+    if result.writes > 0 {
+        let by_client = ttl.is_some() && !given.has(result);
+        let written = if by_client {
+            &stats::WRITTEN_WITH_TTL
+        } else {
+            &stats::WRITTEN_WITHOUT_TTL
+        };
+        written.add(result.writes.into());
+        learn(key, &result.name);
     }
     if !current.settings.enforce {
         return None;
@@ -239,19 +302,26 @@ fn due(key: &Key<'_>, current: &Current) -> Option<(Change, i64)> {
 }
 
 /// Opens the key once, for writing: who watches it is told only if it changes.
-fn stamp(ctx: Ctx<'_>, current: &Current, name: &Str) -> Option<Change> {
-    let key = Key::write(ctx, name)?;
-    learn(&key, name);
-    let (change, ms) = due(&key, current)?;
-    keyspace::give_open_key_ttl(ctx, key, name, ms).then_some(change)
+fn stamp<'a>(
+    ctx: Ctx<'_>,
+    current: &Current,
+    result: &'a Stored,
+    given: &mut Given<'a>,
+) -> Option<Change> {
+    let key = Key::write(ctx, &result.name)?;
+    let (change, ms) = due(&key, current, result, given)?;
+    keyspace::give_open_key_ttl(ctx, key, &result.name, ms).then_some(change)
 }
 
-fn stamp_through_server(ctx: Ctx<'_>, current: &Current, name: &Str) -> Option<Change> {
-    let (change, ms) = Key::read(ctx, name).and_then(|key| {
-        learn(&key, name);
-        due(&key, current)
-    })?;
-    keyspace::give_ttl(ctx, name, ms, true).then_some(change)
+fn stamp_through_server<'a>(
+    ctx: Ctx<'_>,
+    current: &Current,
+    result: &'a Stored,
+    given: &mut Given<'a>,
+) -> Option<Change> {
+    let (change, ms) =
+        Key::read(ctx, &result.name).and_then(|key| due(&key, current, result, given))?;
+    keyspace::give_ttl(ctx, &result.name, ms, true).then_some(change)
 }
 
 /// How a task ended whose publish was seen.
@@ -264,7 +334,7 @@ fn learn(key: &Key<'_>, name: &Str) {
 }
 
 /// Keeps the room of the list for the next unit, unless one was very large.
-fn reuse(mut keys: Vec<(i32, Str)>) {
+fn reuse(mut keys: Vec<Stored>) {
     keys.clear();
     let mut noted = NOTED.get_mut();
     if noted.keys.capacity() < keys.capacity() && keys.capacity() <= 1_024 {

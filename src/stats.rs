@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::core::figures::{Counter, Figure, Gauge, Histogram, Sampled};
+use crate::core::figures::{Calls, Counter, Figure, Gauge, Histogram, Sampled};
 use crate::core::keys::Class;
 use crate::core::reply::Reply;
 use crate::server::context::now_ms;
@@ -129,8 +129,13 @@ struct LastSweep {
     end_ms: Gauge,
     duration_ms: Gauge,
     server_us: Gauge,
-    /// What it answered, under the names of FIXTTL's reply.
-    answered: [(&'static str, Gauge); 6],
+    // What it answered, under the names of FIXTTL's reply.
+    scanned: Gauge,
+    stamped: Gauge,
+    cut: Gauge,
+    deleted: Gauge,
+    unreadable: Gauge,
+    bytes_freed: Gauge,
 }
 
 static LAST_SWEEP: LastSweep = LastSweep {
@@ -138,14 +143,12 @@ static LAST_SWEEP: LastSweep = LastSweep {
     end_ms: Gauge::new(),
     duration_ms: Gauge::new(),
     server_us: Gauge::new(),
-    answered: [
-        ("scanned", Gauge::new()),
-        ("stamped", Gauge::new()),
-        ("cut", Gauge::new()),
-        ("deleted", Gauge::new()),
-        ("unreadable", Gauge::new()),
-        ("bytes_freed", Gauge::new()),
-    ],
+    scanned: Gauge::new(),
+    stamped: Gauge::new(),
+    cut: Gauge::new(),
+    deleted: Gauge::new(),
+    unreadable: Gauge::new(),
+    bytes_freed: Gauge::new(),
 };
 
 /// What a background sweep is called among the jobs.
@@ -170,7 +173,14 @@ pub fn job_ended(what: &str, cancelled: bool, run: &Run, reply: Option<&Reply>) 
     LAST_SWEEP.end_ms.set(now_ms());
     LAST_SWEEP.duration_ms.set(run.duration_ms);
     LAST_SWEEP.server_us.set(run.server_us.cast_signed());
-    for (field, gauge) in &LAST_SWEEP.answered {
+    for (field, gauge) in [
+        ("scanned", &LAST_SWEEP.scanned),
+        ("stamped", &LAST_SWEEP.stamped),
+        ("cut", &LAST_SWEEP.cut),
+        ("deleted", &LAST_SWEEP.deleted),
+        ("unreadable", &LAST_SWEEP.unreadable),
+        ("bytes_freed", &LAST_SWEEP.bytes_freed),
+    ] {
         gauge.set(answered(field).unwrap_or(Gauge::UNKNOWN));
     }
 }
@@ -208,53 +218,6 @@ pub fn begin() {
     SINCE_MS.set(now_ms());
 }
 
-/// Sets what is counted back to nothing, as CONFIG RESETSTAT does.
-pub fn reset() {
-    for counter in [
-        &WRITTEN_WITH_TTL,
-        &WRITTEN_WITHOUT_TTL,
-        &STAMPED_BY_HOOK,
-        &CUT_BY_HOOK,
-        &LEFT_TO_SWEEP,
-        &STAMPED_BY_SWEEPS,
-        &CUT_BY_SWEEPS,
-        &DELETED,
-        &FREED_BYTES,
-        &PURGED,
-        &REQUEUED,
-        &UNREADABLE_RESULTS,
-        &UNREADABLE_MESSAGES,
-        &REFUSED_TTLS,
-        &SLICES,
-        &SLICE_TIME_US,
-        &JOBS_FINISHED,
-        &JOBS_FAILED,
-        &JOBS_CANCELLED,
-        &KEYS_SKIPPED,
-        &SWEEPS,
-        &SWEEPS_FAILED,
-        &LOOKS,
-        &LOOK_TIME_US,
-        &VERDICT_CHANGES,
-        &EVENTS,
-        &command::REFUSED,
-        &command::WRONG_ARITY,
-        &guard::FAULTS,
-    ] {
-        counter.reset();
-    }
-    for class in &BY_CLASS {
-        class.stamped.reset();
-        class.cut.reset();
-        class.deleted.reset();
-    }
-    HOOK.reset();
-    STAMP_RUNS.reset();
-    SLICE_US.reset();
-    LONGEST_LOOK_US.reset();
-    begin();
-}
-
 /// Runs a call that is counted, and timed if it is its turn.
 #[inline]
 pub fn timed<const EVERY: u64, R>(calls: &Sampled<EVERY>, call: impl FnOnce() -> R) -> R {
@@ -267,40 +230,80 @@ pub fn timed<const EVERY: u64, R>(calls: &Sampled<EVERY>, call: impl FnOnce() ->
     result
 }
 
-/// All of it. May be called from the server's crash report.
-#[must_use]
-pub fn figures() -> Vec<(&'static str, Figure)> {
-    let number = |counter: &Counter| Figure::Number(counter.value().cast_signed());
-    let count = |n: u64| Figure::Number(n.cast_signed());
-    let gauge = |gauge: &Gauge| Figure::Number(gauge.value());
-    let stamped = |class| number(&of(class).stamped);
-    let deleted = |class| number(&of(class).deleted);
-    let enforce = settings::try_with(|current| current.settings.enforce);
-    let [scanned, swept, cut, gone, unreadable, freed] = &LAST_SWEEP.answered;
-    let mut figures = vec![
-        ("counters_since_ms", gauge(&SINCE_MS)),
-        (
-            "enforce",
-            Figure::Number(enforce.map_or(Gauge::UNKNOWN, i64::from)),
-        ),
-        ("hook_calls_total", count(HOOK.calls())),
-        ("hook_time_us_total", count(HOOK.time_us())),
-        ("stamp_runs_total", count(STAMP_RUNS.calls())),
-        ("stamp_time_us_total", count(STAMP_RUNS.time_us())),
-        ("results_written_with_ttl_total", number(&WRITTEN_WITH_TTL)),
+/// Where the value of a figure comes from; what of it counts is set back by [`reset`].
+enum Source {
+    Count(&'static Counter),
+    /// Comes and goes, so a reset leaves it.
+    Level(&'static Gauge),
+    Calls(&'static (dyn Calls + Sync)),
+    TimeOfCalls(&'static (dyn Calls + Sync)),
+    Highest(&'static Histogram),
+    NinetyNinth(&'static Histogram),
+    /// What happened to keys of a class.
+    Of(Class, fn(&OfClass) -> &Counter),
+    /// Lies elsewhere, and is no count.
+    Elsewhere(fn() -> i64),
+}
+
+impl Source {
+    fn value(&self) -> i64 {
+        match self {
+            Self::Count(counter) => counter.value().cast_signed(),
+            Self::Level(gauge) => gauge.value(),
+            Self::Calls(calls) => calls.calls().cast_signed(),
+            Self::TimeOfCalls(calls) => calls.time_us().cast_signed(),
+            Self::Highest(values) => values.highest().cast_signed(),
+            Self::NinetyNinth(values) => values
+                .percentile(99)
+                .map_or(Gauge::UNKNOWN, u64::cast_signed),
+            Self::Of(class, which) => which(of(*class)).value().cast_signed(),
+            Self::Elsewhere(value) => value(),
+        }
+    }
+
+    fn reset(&self) {
+        match self {
+            Self::Count(counter) => counter.reset(),
+            Self::Calls(calls) | Self::TimeOfCalls(calls) => calls.reset(),
+            Self::Highest(values) | Self::NinetyNinth(values) => values.reset(),
+            Self::Of(class, which) => which(of(*class)).reset(),
+            Self::Level(_) | Self::Elsewhere(_) => {}
+        }
+    }
+}
+
+const fn stamped(class: Class) -> Source {
+    Source::Of(class, |of| &of.stamped)
+}
+
+const fn gone(class: Class) -> Source {
+    Source::Of(class, |of| &of.deleted)
+}
+
+/// Every figure but those of the verdict, as they are told.
+static SOURCES: &[(&str, Source)] = &{
+    use Source::{Calls, Count, Elsewhere, Highest, Level, NinetyNinth, Of, TimeOfCalls};
+    [
+        ("counters_since_ms", Level(&SINCE_MS)),
+        ("enforce", Elsewhere(enforce)),
+        ("hook_calls_total", Calls(&HOOK)),
+        ("hook_time_us_total", TimeOfCalls(&HOOK)),
+        ("stamp_runs_total", Calls(&STAMP_RUNS)),
+        ("stamp_time_us_total", TimeOfCalls(&STAMP_RUNS)),
+        ("results_written_with_ttl_total", Count(&WRITTEN_WITH_TTL)),
         (
             "results_written_without_ttl_total",
-            number(&WRITTEN_WITHOUT_TTL),
+            Count(&WRITTEN_WITHOUT_TTL),
         ),
-        ("stamped_by_hook_total", number(&STAMPED_BY_HOOK)),
-        ("cut_by_hook_total", number(&CUT_BY_HOOK)),
-        ("left_to_sweep_total", number(&LEFT_TO_SWEEP)),
-        ("stamped_by_sweeps_total", number(&STAMPED_BY_SWEEPS)),
-        ("cut_by_sweeps_total", number(&CUT_BY_SWEEPS)),
-        ("deleted_total", number(&DELETED)),
-        ("freed_bytes_total", number(&FREED_BYTES)),
-        ("purged_total", number(&PURGED)),
-        ("requeued_total", number(&REQUEUED)),
+        ("stamped_by_hook_total", Count(&STAMPED_BY_HOOK)),
+        ("cut_by_hook_total", Count(&CUT_BY_HOOK)),
+        ("left_to_sweep_total", Count(&LEFT_TO_SWEEP)),
+        ("stamped_by_sweeps_total", Count(&STAMPED_BY_SWEEPS)),
+        ("cut_by_sweeps_total", Count(&CUT_BY_SWEEPS)),
+        ("deleted_total", Count(&DELETED)),
+        ("freed_bytes_total", Count(&FREED_BYTES)),
+        ("purged_total", Count(&PURGED)),
+        ("requeued_total", Count(&REQUEUED)),
         ("task_result_stamped_total", stamped(Class::TaskResult)),
         ("group_result_stamped_total", stamped(Class::GroupResult)),
         ("chord_stamped_total", stamped(Class::Chord)),
@@ -308,59 +311,74 @@ pub fn figures() -> Vec<(&'static str, Figure)> {
         ("event_queue_stamped_total", stamped(Class::EventQueue)),
         ("rpc_reply_stamped_total", stamped(Class::RpcReply)),
         ("lock_stamped_total", stamped(Class::Lock)),
-        ("task_result_cut_total", number(&of(Class::TaskResult).cut)),
-        ("task_result_deleted_total", deleted(Class::TaskResult)),
-        ("chord_deleted_total", deleted(Class::Chord)),
-        ("reply_queue_deleted_total", deleted(Class::ReplyQueue)),
-        ("event_queue_deleted_total", deleted(Class::EventQueue)),
-        ("binding_deleted_total", deleted(Class::Binding)),
-        ("slices_total", number(&SLICES)),
-        ("slice_time_us_total", number(&SLICE_TIME_US)),
-        ("longest_slice_us", count(SLICE_US.highest())),
-        (
-            "slice_p99_us",
-            SLICE_US
-                .percentile(99)
-                .map_or(Figure::Number(Gauge::UNKNOWN), count),
-        ),
-        (
-            "jobs_running",
-            Figure::Number(
-                engine::try_running().map_or(Gauge::UNKNOWN, |n| i64::try_from(n).unwrap_or(0)),
-            ),
-        ),
-        ("jobs_finished_total", number(&JOBS_FINISHED)),
-        ("jobs_failed_total", number(&JOBS_FAILED)),
-        ("jobs_cancelled_total", number(&JOBS_CANCELLED)),
-        ("sweeps_total", number(&SWEEPS)),
-        ("sweeps_failed_total", number(&SWEEPS_FAILED)),
-        ("last_sweep_ok", gauge(&LAST_SWEEP.ok)),
-        ("last_sweep_end_ms", gauge(&LAST_SWEEP.end_ms)),
-        ("last_sweep_duration_ms", gauge(&LAST_SWEEP.duration_ms)),
-        ("last_sweep_server_us", gauge(&LAST_SWEEP.server_us)),
-        ("last_sweep_scanned_keys", gauge(&scanned.1)),
-        ("last_sweep_stamped_keys", gauge(&swept.1)),
-        ("last_sweep_cut_keys", gauge(&cut.1)),
-        ("last_sweep_deleted_keys", gauge(&gone.1)),
-        ("last_sweep_unreadable_keys", gauge(&unreadable.1)),
-        ("last_sweep_freed_bytes", gauge(&freed.1)),
-        ("results", gauge(&RESULTS)),
-        ("results_without_ttl", gauge(&RESULTS_WITHOUT_TTL)),
-        ("results_counted_ms", gauge(&RESULTS_COUNTED_MS)),
-        ("unreadable_results_total", number(&UNREADABLE_RESULTS)),
-        ("unreadable_messages_total", number(&UNREADABLE_MESSAGES)),
-        ("errors_refused_total", number(&command::REFUSED)),
-        ("errors_arity_total", number(&command::WRONG_ARITY)),
-        ("errors_ttl_total", number(&REFUSED_TTLS)),
-        ("errors_noperm_total", number(&KEYS_SKIPPED)),
-        ("faults_total", number(&guard::FAULTS)),
-        ("hook_off", count(u64::from(guard::events_off()))),
-        ("looks_total", number(&LOOKS)),
-        ("look_time_us_total", number(&LOOK_TIME_US)),
-        ("longest_look_us", count(LONGEST_LOOK_US.highest())),
-        ("verdict_changes_total", number(&VERDICT_CHANGES)),
-        ("events_published_total", number(&EVENTS)),
-    ];
+        ("task_result_cut_total", Of(Class::TaskResult, |of| &of.cut)),
+        ("task_result_deleted_total", gone(Class::TaskResult)),
+        ("chord_deleted_total", gone(Class::Chord)),
+        ("reply_queue_deleted_total", gone(Class::ReplyQueue)),
+        ("event_queue_deleted_total", gone(Class::EventQueue)),
+        ("binding_deleted_total", gone(Class::Binding)),
+        ("slices_total", Count(&SLICES)),
+        ("slice_time_us_total", Count(&SLICE_TIME_US)),
+        ("longest_slice_us", Highest(&SLICE_US)),
+        ("slice_p99_us", NinetyNinth(&SLICE_US)),
+        ("jobs_running", Elsewhere(jobs_running)),
+        ("jobs_finished_total", Count(&JOBS_FINISHED)),
+        ("jobs_failed_total", Count(&JOBS_FAILED)),
+        ("jobs_cancelled_total", Count(&JOBS_CANCELLED)),
+        ("sweeps_total", Count(&SWEEPS)),
+        ("sweeps_failed_total", Count(&SWEEPS_FAILED)),
+        ("last_sweep_ok", Level(&LAST_SWEEP.ok)),
+        ("last_sweep_end_ms", Level(&LAST_SWEEP.end_ms)),
+        ("last_sweep_duration_ms", Level(&LAST_SWEEP.duration_ms)),
+        ("last_sweep_server_us", Level(&LAST_SWEEP.server_us)),
+        ("last_sweep_scanned_keys", Level(&LAST_SWEEP.scanned)),
+        ("last_sweep_stamped_keys", Level(&LAST_SWEEP.stamped)),
+        ("last_sweep_cut_keys", Level(&LAST_SWEEP.cut)),
+        ("last_sweep_deleted_keys", Level(&LAST_SWEEP.deleted)),
+        ("last_sweep_unreadable_keys", Level(&LAST_SWEEP.unreadable)),
+        ("last_sweep_freed_bytes", Level(&LAST_SWEEP.bytes_freed)),
+        ("results", Level(&RESULTS)),
+        ("results_without_ttl", Level(&RESULTS_WITHOUT_TTL)),
+        ("results_counted_ms", Level(&RESULTS_COUNTED_MS)),
+        ("unreadable_results_total", Count(&UNREADABLE_RESULTS)),
+        ("unreadable_messages_total", Count(&UNREADABLE_MESSAGES)),
+        ("errors_refused_total", Count(&command::REFUSED)),
+        ("errors_arity_total", Count(&command::WRONG_ARITY)),
+        ("errors_ttl_total", Count(&REFUSED_TTLS)),
+        ("errors_noperm_total", Count(&KEYS_SKIPPED)),
+        ("faults_total", Count(&guard::FAULTS)),
+        ("hook_off", Elsewhere(|| i64::from(guard::events_off()))),
+        ("looks_total", Count(&LOOKS)),
+        ("look_time_us_total", Count(&LOOK_TIME_US)),
+        ("longest_look_us", Highest(&LONGEST_LOOK_US)),
+        ("verdict_changes_total", Count(&VERDICT_CHANGES)),
+        ("events_published_total", Count(&EVENTS)),
+    ]
+};
+
+fn enforce() -> i64 {
+    settings::try_with(|current| current.settings.enforce).map_or(Gauge::UNKNOWN, i64::from)
+}
+
+fn jobs_running() -> i64 {
+    engine::try_running().map_or(Gauge::UNKNOWN, |n| i64::try_from(n).unwrap_or(0))
+}
+
+/// Sets what is counted back to nothing, as CONFIG RESETSTAT does.
+pub fn reset() {
+    for (_, source) in SOURCES {
+        source.reset();
+    }
+    begin();
+}
+
+/// All of it. May be called from the server's crash report.
+#[must_use]
+pub fn figures() -> Vec<(&'static str, Figure)> {
+    let mut figures: Vec<_> = SOURCES
+        .iter()
+        .map(|(name, source)| (*name, Figure::Number(source.value())))
+        .collect();
     figures.extend(verdict::figures());
     figures
 }

@@ -28,7 +28,7 @@ promtool=target/monitoring/promtool
 run 'scrape example and rules' $promtool check config contrib/monitoring/prometheus.yml
 run 'what the rules say' $promtool test rules contrib/monitoring/rules_test.yml
 
-if [[ ! -e $linters/.ready ]]; then
+if [[ ! $linters/.ready -nt tests/requirements-linters.txt ]]; then
     if ! "${PYTHON:-python3}" -m venv "$linters" ||
         ! "$linters/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
             --only-binary :all: --requirement tests/requirements-linters.txt; then
@@ -39,6 +39,11 @@ if [[ ! -e $linters/.ready ]]; then
 fi
 PATH=$PWD/$linters/bin:$PATH
 run Dockerfile "$linters/bin/hadolint" Dockerfile
+run "what the Dockerfile's build copies" tests/image.sh --quick
 run workflows "$linters/bin/actionlint" .github/workflows/*.yml
+run 'workflows, what they let in' "$linters/bin/zizmor" --offline --quiet .github/workflows
+run YAML "$linters/bin/yamllint" --strict --config-data \
+    '{extends: default, rules: {line-length: disable, document-start: disable, comments: disable, truthy: {check-keys: false}}}' \
+    .github/workflows/*.yml contrib/*/*.y*ml
 run 'shell scripts' "$linters/bin/shellcheck" --severity warning tests/*.sh .ci/run
 exit "$status"

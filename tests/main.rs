@@ -18,6 +18,7 @@ mod acl; // command by right by outcome; what a user learns of keys that are not
 mod beatstatus; // the verdict on periodic work, from what lies in Redis
 mod chaos; // random work and random kills, and no difference at the end
 mod cluster; // each node its own keys, all together all of them; slots that move
+mod docs; // README, redis.conf and contrib name what there is, and all of it
 mod enforcement; // which TTL a written result has
 mod exporter; // the script for redis_exporter, as each server runs it
 mod extremes; // sizes and numbers nobody sane would reach, full disks, failing saves

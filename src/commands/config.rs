@@ -89,5 +89,5 @@ fn set(pairs: &[&[u8]]) -> Result<Reply, String> {
         }
     }
     settings::replace(changed);
-    Ok(Reply::word("OK"))
+    Ok(Reply::Done)
 }

@@ -27,7 +27,7 @@ impl Command for Fault {
                 .find(|(name, _)| name.as_bytes() == word);
             let (_, at) = place.ok_or_else(|| format!("no place {}", quoted(word)))?;
             provoked::arm(at, args.number("count", 0, u64::MAX)?);
-            Ok(Reply::word("OK"))
+            Ok(Reply::Done)
         });
         armed.into()
     }

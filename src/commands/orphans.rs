@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 use super::{WalkOptions, caller, once, unknown_option, user};
 use crate::core::args::Args;
 use crate::core::orphans::{Action, Ages, Kind, Kinds, NAMES};
-use crate::core::syntax::{ASYNC, Arg, DRYRUN, LIMIT, OLDERTHAN};
+use crate::core::syntax::{ASYNC, Arg, DATABASES, DRYRUN, LIMIT, OLDERTHAN};
 use crate::keyspace;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
@@ -78,6 +78,7 @@ impl Command for Orphans {
         )
         .optional(),
         OLDERTHAN,
+        DATABASES,
         LIMIT,
         DRYRUN,
         ASYNC,

@@ -54,7 +54,7 @@ impl Command for Stats {
         }
         let Some(wanted) = wanted else {
             stats::reset();
-            return Outcome::Reply(Reply::word("OK"));
+            return Outcome::Reply(Reply::Done);
         };
         field(ctx, wanted)
             .ok_or_else(|| format!("no field {}: HYGIENE.STATS lists them", quoted(wanted)))

@@ -87,6 +87,16 @@ impl From<Figure> for Reply {
     }
 }
 
+/// Calls that are counted and timed, however often one is.
+pub trait Calls {
+    /// Calls.
+    fn calls(&self) -> u64;
+    /// Their time in µs, by those that were timed.
+    fn time_us(&self) -> u64;
+    /// Back to none.
+    fn reset(&self);
+}
+
 /// Counts calls, and times one in `EVERY` of them: two looks at the clock cost as
 /// much as a short call. A prime, so that calls which come in turns are met alike.
 #[derive(Debug)]
@@ -132,23 +142,20 @@ impl<const EVERY: u64> Sampled<EVERY> {
         self.time_ns
             .add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
+}
 
-    /// Calls.
-    #[must_use]
-    pub fn calls(&self) -> u64 {
+impl<const EVERY: u64> Calls for Sampled<EVERY> {
+    fn calls(&self) -> u64 {
         let left = self.left.load(Relaxed);
         let rounds = self.rounds.value().saturating_mul(EVERY);
         rounds.saturating_add(EVERY.saturating_sub(left))
     }
 
-    /// Their time in µs, by those that were timed.
-    #[must_use]
-    pub fn time_us(&self) -> u64 {
+    fn time_us(&self) -> u64 {
         self.time_ns.value().saturating_mul(EVERY) / 1_000
     }
 
-    /// Back to none.
-    pub fn reset(&self) {
+    fn reset(&self) {
         self.left.store(EVERY, Relaxed);
         self.rounds.reset();
         self.time_ns.reset();

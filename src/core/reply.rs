@@ -8,6 +8,8 @@ use std::borrow::Cow;
 /// and user bytes never travel in a simple string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
+    /// `OK` as Redis's own commands say it, a simple string.
+    Done,
     /// A 64-bit integer.
     Int(i64),
     /// A bulk string: any bytes.

@@ -323,6 +323,14 @@ fn send_error(ctx: Ctx<'_>, code: &str, why: &str) {
 
 fn send_reply(ctx: Ctx<'_>, reply: &Reply) {
     match reply {
+        Reply::Done => {
+            if let Some(send) = api!(RedisModule_ReplyWithSimpleString) {
+                // SAFETY: the context is that of the running command, the text ends in NUL.
+                unsafe {
+                    send(ctx.ptr(), c"OK".as_ptr());
+                }
+            }
+        }
         Reply::Int(n) => {
             if let Some(send) = api!(RedisModule_ReplyWithLongLong) {
                 // SAFETY: the context is that of the running command.

@@ -193,14 +193,15 @@ pub fn workers(evidence: &Evidence, known: &Known, queues: &[QueuePart]) -> Opti
             advice,
         });
     }
-    let first = queues.iter().find(|q| q.length > 0).map_or_else(
-        || "taken and not finished".to_owned(),
-        |q| format!("{} of them in queue {}", q.length, name(&q.name)),
-    );
+    let place = match queues.iter().find(|q| q.length > 0) {
+        None => " (taken and not finished)".to_owned(),
+        Some(q) if q.length == waiting => format!(" in queue {}", name(&q.name)),
+        Some(q) => format!(" ({} of them in queue {})", q.length, name(&q.name)),
+    };
     Some(Finding {
         code: Code::WorkersAbsent,
         detail: format!(
-            "{} {} ({first}) and nobody works: {seen}",
+            "{} {}{place} and nobody works: {seen}",
             counted(waiting, "message"),
             if waiting == 1 { "waits" } else { "wait" }
         ),

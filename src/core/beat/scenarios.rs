@@ -623,7 +623,17 @@ fn waiting_work_is_blamed_on_the_link_that_is_broken() {
             evidence: unread_default(workers(Some(0), Some(0))),
             verdict: Verdict::WorkersAbsent,
             publisher: NO_SIGN,
-            says: &["1128 messages wait", "queue default", "nobody works"],
+            says: &["1128 messages wait in queue default and nobody works"],
+        },
+        Case {
+            what: "no worker, and work in more than one queue",
+            evidence: with(|e| {
+                e.queues = vec![queue("default", 1128), queue("mail", 2)];
+                e.workers = workers(Some(0), Some(0));
+            }),
+            verdict: Verdict::WorkersAbsent,
+            publisher: NO_SIGN,
+            says: &["1130 messages wait (1128 of them in queue default) and nobody works"],
         },
         Case {
             what: "busy workers: whether they read it is not known",

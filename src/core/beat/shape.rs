@@ -21,7 +21,7 @@ fn names(reply: &Reply, at: &str, out: &mut Vec<String>) {
                 names(first, at, out);
             }
         }
-        Reply::Int(_) | Reply::Bulk(_) => {}
+        Reply::Done | Reply::Int(_) | Reply::Bulk(_) => {}
         Reply::Text(text) => panic!("a verbatim string at {at}: {text}"),
     }
 }
