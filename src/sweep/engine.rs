@@ -29,7 +29,7 @@ const MOST_WRITES: u64 = 200;
 const KEYS_PER_CLOCK: u32 = 8;
 
 /// Bytes read after which the clock is looked at before the next key.
-const BYTES_PER_CLOCK: u64 = 4_096;
+pub(super) const BYTES_PER_CLOCK: u64 = 4_096;
 
 /// The most of one value that a look at it can cost, in bytes.
 const READ_AT_ONCE: usize = crate::core::celery::result::MAX_PAYLOAD;

@@ -118,6 +118,10 @@ impl Later {
         if let Some((db, name, bytes)) = self.groups.pop_front() {
             return Some(self.saved(turn, db, &name, bytes));
         }
+        if !self.monitors.is_empty() {
+            self.nobodys_monitors(turn.ctx);
+            return Some(Cost::of_its_own());
+        }
         self.twice.step(turn.ctx)
     }
 
@@ -138,19 +142,31 @@ impl Later {
         }
     }
 
+    /// Bindings of monitors that are certainly nobody's.
+    fn nobodys_monitors(&mut self, ctx: Ctx<'_>) {
+        let bound = std::mem::take(&mut self.monitors);
+        // Clients are connected to the primary.
+        let primary = ctx.flags().primary();
+        let Some(crowds) = primary.then(|| evidence::crowds_by_database(ctx)).flatten() else {
+            return;
+        };
+        for (db, monitors) in bound {
+            // Each monitor, and each worker's gossip, that lives is subscribed to a
+            // pattern: so many are nobody's at least.
+            let crowd = u32::try_from(db).ok().and_then(|db| crowds.get(&db));
+            let live = crowd.map_or(0, |crowd| crowd.subscribers);
+            self.found.bindings += monitors.saturating_sub(live);
+        }
+    }
+
     fn mutex(&mut self, turn: &Turn<'_>, names: &Names, db: i32, prefix: &[u8]) {
         if !turn.ctx.select(db) {
             return;
         }
         for names in names.unacked() {
             let mutex = names.behind(prefix).mutex;
-            let stuck = Str::new(&mutex).is_some_and(|name| {
-                let may = turn.user.is_none_or(|user| user.may(Right::Access, &name));
-                let stays =
-                    |key: Key<'_>| key.kind() == Some(KeyType::String) && key.ttl().is_none();
-                may && Key::read(turn.ctx, &name).is_some_and(stays)
-            });
-            if stuck {
+            let stays = |key: Key<'_>| key.kind() == Some(KeyType::String) && key.ttl().is_none();
+            if look(turn, &mutex, |key| key.is_some_and(stays)) == Some(true) {
                 self.found.mutexes.push(mutex);
             }
         }
@@ -189,20 +205,10 @@ impl Later {
 
     /// What was found. Unless the scan saw the `whole` of its databases, nothing is said
     /// of what another key would explain.
-    pub fn remains(&mut self, ctx: Ctx<'_>, whole: bool) -> Remains {
+    pub fn remains(&mut self, whole: bool) -> Remains {
         let mut found = std::mem::take(&mut self.found);
         if !whole || self.tables.cut() {
             (found.replies, found.events) = Default::default();
-        }
-        for (db, monitors) in std::mem::take(&mut self.monitors) {
-            // Each monitor, and each worker's gossip, that lives is subscribed to a
-            // pattern: so many are nobody's at least.
-            let live = u32::try_from(db)
-                .ok()
-                .filter(|_| ctx.flags().primary())
-                .and_then(|db| evidence::connected(ctx, db))
-                .map(|crowd| crowd.subscribers);
-            found.bindings += live.map_or(0, |live| monitors.saturating_sub(live));
         }
         for chord in self.chords.values() {
             if whole && chord.idle_ms.is_some_and(|ms| ms >= CHORD_IDLE_MS) {
@@ -222,7 +228,12 @@ impl Later {
 
 /// Whether a key of the selected database is there; `None` if the caller may not know.
 fn there(turn: &Turn<'_>, name: &[u8]) -> Option<bool> {
+    look(turn, name, |key| key.is_some())
+}
+
+/// What a key of the selected database shows; `None` if the caller may not know.
+fn look<T>(turn: &Turn<'_>, name: &[u8], at: impl FnOnce(Option<Key<'_>>) -> T) -> Option<T> {
     let name = Str::new(name)?;
     let may = turn.user.is_none_or(|user| user.may(Right::Access, &name));
-    may.then(|| Key::read(turn.ctx, &name).is_some())
+    may.then(|| at(Key::read(turn.ctx, &name)))
 }
