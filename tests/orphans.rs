@@ -968,6 +968,49 @@ async fn a_replica_reports_and_shows_what_would_be_done() {
 }
 
 #[tokio::test]
+async fn one_that_is_cancelled_leaves_each_message_whole_in_one_place() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .setting("max-writes-per-sec", "2000")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        let all = 3_000;
+        let commands = (0..all)
+            .flat_map(|n| Message::new("a.b", &format!("m{n}")).unacked(clock.ago_s(2 * HOUR)));
+        conn.pipe(commands).await;
+        let id = jobs::start(&mut conn, "HYGIENE.ORPHANS REQUEUE ASYNC").await;
+        crate::server::wait_for(
+            "some to be back",
+            std::time::Duration::from_secs(30),
+            async || match conn.int("LLEN celery").await {
+                0 => Err("none".to_owned()),
+                _ => Ok(()),
+            },
+        )
+        .await;
+        conn.run(cmd!["HYGIENE.CANCEL", id]).await;
+        let job = jobs::wait_until(&mut conn, id, "cancelled").await;
+        assert!(
+            job.text("error").contains("was stopped: cancelled"),
+            "{job:?}"
+        );
+        let back = conn.int("LLEN celery").await;
+        let left = conn.int("HLEN unacked").await;
+        assert!(left > 0, "all are back already");
+        assert_eq!(back + left, all);
+        assert_eq!(conn.int("ZCARD unacked_index").await, left);
+        conn.run("HYGIENE.CONFIG SET max-writes-per-sec 100000")
+            .await;
+        let rest = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
+        assert_eq!(rest.int("requeued"), left);
+        assert_eq!(conn.int("LLEN celery").await, all);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_message_goes_where_its_topic_leads_however_many_others_there_are() {
     on_every_server(async |binary| {
         let (_server, mut conn) = start(binary).await;

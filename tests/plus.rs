@@ -72,10 +72,12 @@ async fn start(binary: &'static crate::server::Binary) -> (Server, Conn) {
     (server, conn)
 }
 
-/// Lays every key to rest for two hours.
+/// Lays every key of the broker to rest for two hours.
 async fn rest_all(conn: &mut Conn) {
-    for key in list(&conn.value("KEYS *").await) {
-        restore_idle(conn, &text(&key), &text(&key), 2 * HOUR).await;
+    let keys = list(&conn.value("KEYS *").await);
+    let names = keys.iter().map(text);
+    for key in names.filter(|name| !name.starts_with("celery-task-meta-")) {
+        restore_idle(conn, &key, &key, 2 * HOUR).await;
     }
 }
 

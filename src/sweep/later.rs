@@ -8,7 +8,7 @@ use super::twice::Twice;
 use super::{Cost, Turn};
 use crate::core::celery::binding::Owner;
 use crate::core::celery::{group, result};
-use crate::core::keys::{Class, KeyType, Names, result_of_group};
+use crate::core::keys::{Class, KeyType, Names, result_of_group, shown};
 use crate::core::orphans::{CHORD_IDLE_MS, UNREAD_MS, chord_of};
 use crate::core::tally::Remains;
 use crate::evidence;
@@ -18,6 +18,9 @@ use crate::server::{Ctx, Str};
 
 /// Keys remembered of each sort; those beyond are not looked at.
 const MOST_KEYS: usize = 100_000;
+
+/// Queues without binding that are named.
+const NAMED: usize = 3;
 
 /// Tasks of one group that are looked for.
 const MOST_TASKS: usize = 100;
@@ -38,6 +41,7 @@ pub struct Later {
     tables: Tables,
     twice: Twice,
     lists: VecDeque<(i32, Class, Vec<u8>, u64)>,
+    queues: VecDeque<(i32, Vec<u8>, u64)>,
     groups: VecDeque<(i32, Str, u64)>,
     chords: BTreeMap<(i32, Vec<u8>), Chord>,
     /// Brokers whose prefix no setting names.
@@ -64,6 +68,13 @@ impl Later {
     pub fn list(&mut self, db: i32, class: Class, name: &[u8], bytes: u64) {
         if self.lists.len() < MOST_KEYS {
             self.lists.push_back((db, class, name.to_vec(), bytes));
+        }
+    }
+
+    /// Notes a list of messages.
+    pub fn queue(&mut self, db: i32, name: &[u8], bytes: u64) {
+        if self.queues.len() < MOST_KEYS {
+            self.queues.push_back((db, shown(name).to_vec(), bytes));
         }
     }
 
@@ -103,6 +114,15 @@ impl Later {
                 match class {
                     Class::ReplyQueue => self.found.replies.add(bytes),
                     _ => self.found.events.add(bytes),
+                }
+            }
+            return Some(Cost::default());
+        }
+        if let Some((db, name, bytes)) = self.queues.pop_front() {
+            if self.tables.bind(db, &name) == Some(false) {
+                self.found.unbound.add(bytes);
+                if self.found.unbound_names.len() < NAMED {
+                    self.found.unbound_names.push(name);
                 }
             }
             return Some(Cost::default());
@@ -208,7 +228,7 @@ impl Later {
     pub fn remains(&mut self, whole: bool) -> Remains {
         let mut found = std::mem::take(&mut self.found);
         if !whole || self.tables.cut() {
-            (found.replies, found.events) = Default::default();
+            (found.replies, found.events, found.unbound) = Default::default();
         }
         for chord in self.chords.values() {
             if whole && chord.idle_ms.is_some_and(|ms| ms >= CHORD_IDLE_MS) {
@@ -216,6 +236,7 @@ impl Later {
             }
         }
         found.duplicates = self.twice.found();
+        found.unbound_names.sort();
         found
     }
 

@@ -221,6 +221,7 @@ impl Report {
         match (kept.class, kept.kind) {
             (Class::Unacked, KeyType::Hash) => self.rest.unacked(kept.db, kept.name),
             (Class::Binding, kind) => self.rest.table(kept.db, name, kind),
+            (Class::Queue, KeyType::List) => self.rest.queue(kept.db, name, bytes),
             (Class::ReplyQueue | Class::EventQueue, KeyType::List) => {
                 self.rest.list(kept.db, kept.class, name, bytes);
             }

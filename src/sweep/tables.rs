@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Cost;
-use crate::core::celery::binding::{self, Owner, SEP, Table, guess_separator, parse_with};
+use crate::core::celery::binding::{
+    self, Owner, SEP, Table, guess_separator, parse_with, split_priority,
+};
 use crate::core::keys::KeyType;
 use crate::server::key::Key;
 use crate::server::scan::MembersCursor;
@@ -154,6 +156,8 @@ pub struct Tables {
     leads: BTreeMap<(i32, Vec<u8>), Vec<Bound>>,
     /// Those not yet handed out.
     processes: VecDeque<Member>,
+    /// Databases with tables of celery-redis-plus, which are zsets.
+    not_read: BTreeSet<i32>,
     members: usize,
     cut: bool,
 }
@@ -163,6 +167,9 @@ impl Tables {
     pub fn note(&mut self, db: i32, name: &[u8], kind: KeyType) -> bool {
         let table = binding::binding_key(name).is_some_and(|key| key.table == Table::Bindings);
         let noted = table && kind == KeyType::Set;
+        if table && kind == KeyType::Zset {
+            self.not_read.insert(db);
+        }
         if noted && self.due.len() < MOST_MEMBERS {
             self.due.push_back((db, name.to_vec()));
         }
@@ -300,6 +307,30 @@ impl Tables {
         self.reading = Some(reading);
     }
 
+    /// Whether a table leads to the queue whose list of some priority this is. `None`
+    /// where that cannot be told: no table was read in that database, or not all.
+    pub fn bind(&self, db: i32, list: &[u8]) -> Option<bool> {
+        if self.cut || self.not_read.contains(&db) {
+            return None;
+        }
+        let mut brokers = self.brokers_of(db).peekable();
+        brokers.peek()?;
+        Some(brokers.any(|(prefix, sep)| {
+            list.strip_prefix(prefix).is_some_and(|queue| {
+                let (first, _) = split_priority(queue, sep);
+                self.leads_to(db, prefix, queue) || self.leads_to(db, prefix, first)
+            })
+        }))
+    }
+
+    /// The key prefixes of the brokers of a database, each with its separator.
+    fn brokers_of(&self, db: i32) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let brokers = self.brokers.range((db, Vec::new())..);
+        brokers
+            .take_while(move |((of, _), _)| *of == db)
+            .map(|((_, prefix), (_, sep))| (prefix.as_slice(), sep.as_slice()))
+    }
+
     /// Queues of tasks whose tables have another separator than kombu's own: each
     /// queue's database, its first list and the separator.
     pub fn other_separators(&self) -> impl Iterator<Item = (i32, Vec<u8>, &[u8])> {
@@ -364,9 +395,8 @@ impl Tables {
     /// The prefixes of the brokers of a database, as their tables' names show them, the
     /// longest first.
     pub fn prefixes(&self, db: i32) -> Vec<Vec<u8>> {
-        let brokers = self.brokers.range((db, Vec::new())..);
-        let of_db = brokers.take_while(|((of, _), _)| *of == db);
-        let mut prefixes: Vec<Vec<u8>> = of_db.map(|((_, prefix), _)| prefix.clone()).collect();
+        let brokers = self.brokers_of(db);
+        let mut prefixes: Vec<Vec<u8>> = brokers.map(|(prefix, _)| prefix.to_vec()).collect();
         prefixes.sort_by_key(|prefix| Reverse(prefix.len()));
         prefixes
     }
