@@ -8,9 +8,9 @@ use super::twice::Twice;
 use super::{Cost, Turn};
 use crate::core::celery::binding::Owner;
 use crate::core::celery::{group, result};
-use crate::core::keys::{Class, KeyType, Names, result_of_group, shown};
+use crate::core::keys::{Class, KeyType, LONGEST_NAME, Names, result_of_group};
 use crate::core::orphans::{CHORD_IDLE_MS, UNREAD_MS, chord_of};
-use crate::core::tally::Remains;
+use crate::core::tally::{Pile, Remains};
 use crate::evidence;
 use crate::server::acl::Right;
 use crate::server::key::Key;
@@ -73,8 +73,8 @@ impl Later {
 
     /// Notes a list of messages.
     pub fn queue(&mut self, db: i32, name: &[u8], bytes: u64) {
-        if self.queues.len() < MOST_KEYS {
-            self.queues.push_back((db, shown(name).to_vec(), bytes));
+        if self.queues.len() < MOST_KEYS && name.len() <= LONGEST_NAME {
+            self.queues.push_back((db, name.to_vec(), bytes));
         }
     }
 
@@ -137,6 +137,12 @@ impl Later {
         }
         if let Some((db, name, bytes)) = self.groups.pop_front() {
             return Some(self.saved(turn, db, &name, bytes));
+        }
+        if let Some((_, chord)) = self.chords.pop_first() {
+            if chord.idle_ms.is_some_and(|ms| ms >= CHORD_IDLE_MS) {
+                self.found.chords.add(chord.bytes);
+            }
+            return Some(Cost::default());
         }
         if !self.monitors.is_empty() {
             self.nobodys_monitors(turn.ctx);
@@ -230,10 +236,8 @@ impl Later {
         if !whole || self.tables.cut() {
             (found.replies, found.events, found.unbound) = Default::default();
         }
-        for chord in self.chords.values() {
-            if whole && chord.idle_ms.is_some_and(|ms| ms >= CHORD_IDLE_MS) {
-                found.chords.add(chord.bytes);
-            }
+        if !whole {
+            found.chords = Pile::default();
         }
         found.duplicates = self.twice.found();
         found.unbound_names.sort();

@@ -67,7 +67,7 @@ impl Routes {
 pub const MOST_WAYS: usize = 200;
 
 /// What comparing topics with a routing key may cost in one step, in bytes compared.
-const COMPARED_AT_ONCE: usize = 16 * 1024;
+const COMPARED_AT_ONCE: usize = 2 * 1024;
 
 /// Which queues messages of a routing key go to by one table, looked for in small
 /// steps: each binding with wildcards has to be compared.

@@ -98,6 +98,15 @@ const LONGEST_KEY: usize = 4_096;
 /// Whether the words of a topic describe the key. Positions are kept as a set, so
 /// that it costs at most their product however many `#` there are.
 fn topic_matches(topic: &[u8], key: &[u8]) -> bool {
+    // Most end here: what stands before the first wildcard is the key's own.
+    let wildcard = topic.iter().position(|byte| matches!(byte, b'*' | b'#'));
+    let plain = wildcard.unwrap_or(topic.len());
+    if !topic
+        .get(..plain)
+        .is_some_and(|plain| key.starts_with(plain))
+    {
+        return false;
+    }
     if topic.split(|byte| *byte == b'.').count() > MOST_WORDS || key.len() > LONGEST_KEY {
         return false;
     }

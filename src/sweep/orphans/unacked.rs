@@ -30,6 +30,9 @@ const PORTION: &str = "20";
 /// What the ways of messages may take that are remembered, in bytes.
 const WAYS_BYTES: usize = 8 * 1024 * 1024;
 
+/// To put a message back takes as long as to read about so many bytes.
+const PUT_BACK: u64 = 1_024;
+
 /// The longest delivery that is copied to be read, in bytes.
 const LONGEST: u64 = (envelope::MAX_BODY + envelope::MAX_ENVELOPE) as u64;
 
@@ -392,7 +395,7 @@ impl Orphans {
         let Value::Str(value) = key::ask(turn.ctx, &walk.names.hash, c"HGET", &[tag]) else {
             return cost;
         };
-        cost.bytes = value.len() as u64;
+        cost.bytes = value.len() as u64 + PUT_BACK;
         let Some(taken) = envelope::read_unacked(&value) else {
             self.keep(Kind::Unacked, "it cannot be read");
             return cost;
