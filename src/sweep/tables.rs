@@ -141,15 +141,20 @@ pub struct Bound {
     pub member: Vec<u8>,
 }
 
+/// What is known of a broker from the first of its tables, by name.
+struct Broker {
+    table: Vec<u8>,
+    sep: Vec<u8>,
+}
+
 /// What the tables say.
 #[derive(Default)]
 pub struct Tables {
     due: VecDeque<(i32, Vec<u8>)>,
     reading: Option<Reading>,
     tables: BTreeMap<(i32, Vec<u8>), Routes>,
-    /// Brokers by database and key prefix: the name of the first of their tables, and
-    /// the separator that it uses.
-    brokers: BTreeMap<(i32, Vec<u8>), (Vec<u8>, Vec<u8>)>,
+    /// Brokers by database and key prefix.
+    brokers: BTreeMap<(i32, Vec<u8>), Broker>,
     /// Queues that a table leads to, by broker.
     queues: BTreeSet<(i32, Vec<u8>, Vec<u8>)>,
     /// Bindings of single processes, by the list they lead to.
@@ -328,7 +333,7 @@ impl Tables {
         let brokers = self.brokers.range((db, Vec::new())..);
         brokers
             .take_while(move |((of, _), _)| *of == db)
-            .map(|((_, prefix), (_, sep))| (prefix.as_slice(), sep.as_slice()))
+            .map(|((_, prefix), broker)| (prefix.as_slice(), broker.sep.as_slice()))
     }
 
     /// Queues of tasks whose tables have another separator than kombu's own: each
@@ -409,21 +414,20 @@ impl Tables {
     /// The separator that a broker's tables use.
     pub fn separator(&self, db: i32, prefix: &[u8]) -> &[u8] {
         let broker = self.brokers.get(&(db, prefix.to_vec()));
-        broker.map_or(SEP, |(_, sep)| sep)
+        broker.map_or(SEP, |broker| &broker.sep)
     }
 
     fn know(&mut self, db: i32, name: Vec<u8>, routes: Routes) {
         if let Some(key) = binding::binding_key(&name) {
-            let broker = (db, key.prefix.to_vec());
-            let first = (name.clone(), routes.sep.clone());
-            self.brokers
-                .entry(broker)
-                .and_modify(|known| {
-                    if first.0 < known.0 {
-                        known.clone_from(&first);
-                    }
-                })
-                .or_insert(first);
+            let place = (db, key.prefix.to_vec());
+            let known = self.brokers.get(&place);
+            if known.is_none_or(|known| name < known.table) {
+                let broker = Broker {
+                    table: name.clone(),
+                    sep: routes.sep.clone(),
+                };
+                self.brokers.insert(place, broker);
+            }
         }
         self.tables.insert((db, name), routes);
     }
