@@ -144,7 +144,7 @@ fn next(ctx: Ctx<'_>, interval_ms: i64) -> Option<Looking> {
         watch.rested_ms = Some(now);
         watch.spent_us = 0;
     }
-    Some(Looking::Gathers(Box::new(Paused::begin(ctx, now))))
+    Some(Looking::Gathers(Box::new(Paused::begin(ctx, None, now))))
 }
 
 /// Notes what was found. Another verdict holds once two looks in a row agree on it.

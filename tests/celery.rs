@@ -293,6 +293,46 @@ pub fn old_unacked(id: &str, eta_ms: Option<i64>, delivered_s: i64) -> [Cmd; 2] 
     ]
 }
 
+/// A message under celery-redis-plus: its hash, as version 0.4.1 with Celery 5.7 wrote
+/// it to Redis 7.0, and its entries in queue and index. Of a message that a worker has
+/// taken, or whose `eta` lies ahead, the one in the queue is missing.
+pub fn plus_message(prefix: &str, queue: &str, tag: &str, payload: &str, due_s: i64) -> [Cmd; 3] {
+    let (index, list) = (
+        format!("{prefix}messages_index:{queue}"),
+        format!("{prefix}queue:{queue}"),
+    );
+    let hash = cmd![
+        "HSET",
+        format!("{prefix}message:{tag}"),
+        "payload",
+        payload,
+        "routing_key",
+        queue,
+        "priority",
+        0,
+        "native_delayed",
+        0,
+        "eta",
+        0,
+        "delivery_count",
+        0
+    ];
+    // Priorities come first in the score, then the time in ms.
+    let score = 2_550_000_000_000_000 + due_s * 1_000;
+    [
+        hash,
+        cmd!["ZADD", index, format!("{due_s}.5"), tag],
+        cmd!["ZADD", list, score, tag],
+    ]
+}
+
+/// An answer to `inspect ping` as a worker sends it.
+pub fn pidbox_reply(asker: &str, tag: &str) -> String {
+    format!(
+        r#"{{"body": "eyJ3MUBsYWIiOiB7Im9rIjogInBvbmcifX0=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"ticket": "8aaf6e47-b23b-450b-94ce-c82401461856", "clock": 3}}, "properties": {{"delivery_mode": 1, "delivery_info": {{"exchange": "reply.celery.pidbox", "routing_key": "{asker}"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}"#
+    )
+}
+
 /// An event as a worker sends it: an element of a `celeryev.*` list.
 pub fn event(at_ms: i64) -> String {
     let body = base64(&format!(

@@ -429,6 +429,7 @@ async fn each_command_has_its_answer_in_transactions_scripts_functions_and_on_re
         ("HYGIENE.SCAN ASYNC", "", ""),
         ("HYGIENE.FIXTTL", "add ASYNC", "READONLY"),
         ("HYGIENE.FIXTTL ASYNC", "", "READONLY"),
+        ("HYGIENE.FIXTTL DRYRUN ASYNC", "", ""),
         ("HYGIENE.ORPHANS", "add ASYNC", ""),
         ("HYGIENE.ORPHANS ASYNC", "", ""),
         ("HYGIENE.ORPHANS REQUEUE ASYNC", "", "READONLY"),
@@ -601,8 +602,11 @@ async fn while_the_disk_is_full_a_sweep_writes_nothing_and_goes_on_when_it_is_no
         })
         .await;
         let before = DataSet::of(&server).await;
-        let refused = conn.error("HYGIENE.FIXTTL").await;
-        assert!(refused.contains("MISCONF"), "{refused}");
+        for words in ["HYGIENE.FIXTTL", "HYGIENE.ORPHANS REQUEUE ASYNC"] {
+            let refused = conn.error(words).await;
+            assert!(refused.starts_with("MISCONF"), "{words}: {refused}");
+        }
+        conn.run("HYGIENE.FIXTTL DRYRUN").await;
         let (id, rests) = own_sweep_that_rests(&mut conn).await;
         assert_eq!(rests, "the append-only file cannot be written");
         before.assert_same(&DataSet::of(&server).await, "on a full disk");

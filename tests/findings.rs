@@ -267,6 +267,30 @@ async fn findings_about_what_processes_left_name_what_helps_and_go_with_it() {
                 mend: &["HYGIENE.ORPHANS PURGE binding OLDERTHAN 0"],
             },
             Case {
+                code: "queues_without_binding",
+                keys: 2,
+                words: &["'lost', 'shop:lost\\x06\\x163'", "-Q and the queue's name"],
+                state: vec![
+                    binding("celery", "celery", "celery"),
+                    Message::new("a.b", "1").push(),
+                    Message::new("a.b", "2").priority(3).push(),
+                    Message::new("a.b", "3").queue("lost").push(),
+                    cmd!["SADD", "shop:_kombu.binding.mail", "mail::::mail"],
+                    cmd!["LPUSH", "shop:mail::9", Message::new("a.b", "4").body()],
+                    cmd![
+                        "LPUSH",
+                        format!("shop:{}", queue_key("lost", 3)),
+                        Message::new("a.b", "5").body()
+                    ],
+                ],
+                idle: &[],
+                mend: &[
+                    "SADD _kombu.binding.lost lost::::lost",
+                    "SADD shop:_kombu.binding.lost lost::::lost",
+                    "RENAME shop:lost\x06\x163 shop:lost::3",
+                ],
+            },
+            Case {
                 code: "locks_without_ttl",
                 keys: 1,
                 words: &["HYGIENE.FIXTTL CLASS lock"],

@@ -748,14 +748,30 @@ async fn a_full_server_is_still_fixed() {
 }
 
 #[tokio::test]
-async fn is_refused_on_a_replica() {
+async fn a_replica_shows_what_would_be_done_and_is_asked_for_no_more() {
     on_every_server(async |binary| {
         let primary = server_on(binary).await;
         let replica = Setup::on(binary).replica_of(&primary).start().await;
+        let mut conn = primary.connect().await;
+        seed_results(&mut conn, "s", 300).await;
+        conn.run("SETEX celery-task-meta-kept 500 1").await;
+        conn.run("LPUSH celery 1").await;
         crate::data::wait_until_in_step(&primary, &replica).await;
-        let mut conn = replica.connect().await;
-        let error = conn.error("HYGIENE.FIXTTL").await;
-        assert!(error.starts_with("READONLY"), "{error}");
+        let before = DataSet::of(&replica).await;
+        let mut lower = replica.connect().await;
+        for words in ["", " ASYNC", " MAXAGE 0 TTL 9d", " CLASS lock"] {
+            let error = lower.error(format!("HYGIENE.FIXTTL{words}")).await;
+            let whole = "READONLY You can't write against a read only replica.";
+            assert!(error.contains(whole), "{words}: {error}");
+        }
+        let there = lower.fields("HYGIENE.FIXTTL DRYRUN").await;
+        let here = conn.fields("HYGIENE.FIXTTL DRYRUN").await;
+        assert_eq!(there.ints(FIGURES), here.ints(FIGURES));
+        assert_eq!((there.int("stamped"), there.int("matched")), (300, 301));
+        let id = jobs::start(&mut lower, "HYGIENE.FIXTTL DRYRUN ASYNC").await;
+        let job = jobs::wait_until(&mut lower, id, "finished").await;
+        assert_eq!(job.map("result").int("stamped"), 300);
+        before.assert_same(&DataSet::of(&replica).await, "after a dry run");
     })
     .await;
 }

@@ -32,6 +32,7 @@ mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
 mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod orphans; // what Celery left behind: found, purged, put back
+mod plus; // celery-redis-plus: what it writes is left alone, what it leaves is purged
 mod replication; // what replicas and the append-only file get; restarts, pauses, unloads
 mod scan; // what is counted, measured and found
 mod sentinel; // a failover by Sentinel

@@ -968,6 +968,103 @@ async fn a_replica_reports_and_shows_what_would_be_done() {
 }
 
 #[tokio::test]
+async fn one_that_is_cancelled_leaves_each_message_whole_in_one_place() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .setting("max-writes-per-sec", "2000")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        let all = 3_000;
+        let commands = (0..all)
+            .flat_map(|n| Message::new("a.b", &format!("m{n}")).unacked(clock.ago_s(2 * HOUR)));
+        conn.pipe(commands).await;
+        let id = jobs::start(&mut conn, "HYGIENE.ORPHANS REQUEUE ASYNC").await;
+        crate::server::wait_for(
+            "some to be back",
+            std::time::Duration::from_secs(30),
+            async || match conn.int("LLEN celery").await {
+                0 => Err("none".to_owned()),
+                _ => Ok(()),
+            },
+        )
+        .await;
+        conn.run(cmd!["HYGIENE.CANCEL", id]).await;
+        let job = jobs::wait_until(&mut conn, id, "cancelled").await;
+        assert!(
+            job.text("error").contains("was stopped: cancelled"),
+            "{job:?}"
+        );
+        let back = conn.int("LLEN celery").await;
+        let left = conn.int("HLEN unacked").await;
+        assert!(left > 0, "all are back already");
+        assert_eq!(back + left, all);
+        assert_eq!(conn.int("ZCARD unacked_index").await, left);
+        conn.run("HYGIENE.CONFIG SET max-writes-per-sec 100000")
+            .await;
+        let rest = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
+        assert_eq!(rest.int("requeued"), left);
+        assert_eq!(conn.int("LLEN celery").await, all);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_goes_where_its_topic_leads_however_many_others_there_are() {
+    on_every_server(async |binary| {
+        let (_server, mut conn) = start(binary).await;
+        let clock = Clock::of(&mut conn).await;
+        let topic = |n: usize| format!("shop.{}.k{n}.*.#", "x".repeat(100));
+        let bind = |exchange: &str, key: &str, queue: &str| {
+            let table = format!("_kombu.binding.{exchange}");
+            let pattern = if key.contains('*') { "^$" } else { "" };
+            cmd!["SADD", table, format!("{key}{SEP}{pattern}{SEP}{queue}")]
+        };
+        conn.pipe((0..3_000).map(|n| bind("wide", &topic(n), &format!("q{n}"))))
+            .await;
+        conn.run(bind("wide", &topic(7), "q7too")).await;
+        conn.pipe((0..300).map(|n| bind("all", "k", &format!("many{n}"))))
+            .await;
+        conn.run(bind("one", "k.*", "never")).await;
+        conn.run(bind("one", "k", "plain")).await;
+        for n in 0..60 {
+            // Each twice, in turns.
+            let n = n % 30;
+            let key = format!("shop.{}.k{}.eu.new", "x".repeat(100), n * 100 + 7);
+            let message = Message::new("a.b", &format!("{n}-{}", clock.0)).queue(&key);
+            conn.pipe(message.unacked_by("", "wide", clock.ago_s(2 * HOUR + n)))
+                .await;
+        }
+        for (exchange, key) in [("all", "k"), ("one", "k"), ("wide", "nowhere")] {
+            let message = Message::new("a.b", exchange).queue(key);
+            let message = if key == "nowhere" {
+                Message::new("a.b", "lost").queue(key)
+            } else {
+                message
+            };
+            conn.pipe(message.unacked_by("", exchange, clock.ago_s(2 * HOUR)))
+                .await;
+        }
+        let all = conn.int("HLEN unacked").await;
+        let done = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
+        assert_eq!(done.int("requeued"), all - 2, "{done:?}");
+        assert_eq!(kept_for(&done, "unacked", "more queues"), 1);
+        assert_eq!(kept_for(&done, "unacked", "no binding"), 1);
+        assert_eq!(conn.int("HLEN unacked").await, 2);
+        assert_eq!(conn.int("LLEN plain").await, 1);
+        for n in (0..30).map(|n| n * 100 + 7) {
+            assert_eq!(conn.int(cmd!["LLEN", format!("q{n}")]).await, 1, "{n}");
+        }
+        assert_eq!(conn.int("LLEN q7too").await, 1);
+        let lists = list(&conn.value("KEYS *").await).len();
+        // The tables, unacked and its index.
+        assert_eq!(lists, 30 + 2 + 3 + 2, "nothing else was written");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn one_database_can_be_asked_for() {
     on_every_server(async |binary| {
         let (server, mut zero) = start(binary).await;

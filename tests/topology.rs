@@ -180,8 +180,11 @@ async fn without_enough_replicas_nothing_is_written_and_the_work_is_done_when_th
         conn.run("HYGIENE.CONFIG SET sweep-interval 1s").await;
         let refused = conn.error("SET celery-task-meta-a 1").await;
         assert!(refused.starts_with("NOREPLICAS"), "{refused}");
-        let refused = conn.error("HYGIENE.FIXTTL").await;
-        assert!(refused.starts_with("NOREPLICAS"), "{refused}");
+        for words in ["HYGIENE.FIXTTL ASYNC", "HYGIENE.ORPHANS REQUEUE"] {
+            let refused = conn.error(words).await;
+            assert!(refused.starts_with("NOREPLICAS"), "{words}: {refused}");
+        }
+        conn.run("HYGIENE.FIXTTL DRYRUN").await;
         wait_for("the sweep to say why it rests", LONG, async || {
             let jobs = jobs::all(&mut conn).await;
             let says = jobs.iter().any(|job| {

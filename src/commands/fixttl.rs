@@ -10,7 +10,7 @@ use crate::core::settings::{Basis, Settings};
 use crate::core::syntax::{ASYNC, Arg, DATABASES, DRYRUN, LIMIT, MATCH};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
-use crate::server::context::now_ms;
+use crate::server::context::{now_ms, writes_denied};
 use crate::settings;
 use crate::sweep::fix::{Fix, FixOrder};
 use crate::sweep::{Order, engine};
@@ -120,7 +120,9 @@ fn classes(args: &mut Args<'_>) -> Result<Vec<Class>, String> {
 
 impl Command for FixTtl {
     const NAME: &'static CStr = c"hygiene.fixttl";
-    const FLAGS: &'static CStr = c"write admin";
+    // A dry run only reads, so that replicas answer it: the server itself would refuse
+    // them a command that may write, whatever it is asked for.
+    const FLAGS: &'static CStr = c"admin";
     const CATEGORIES: &'static CStr = c"keyspace write slow admin dangerous";
     const TIPS: &'static CStr =
         c"nondeterministic_output request_policy:all_shards response_policy:special";
@@ -150,6 +152,10 @@ impl Command for FixTtl {
             Ok(parsed) => parsed,
             Err(why) => return Outcome::Refused(why),
         };
+        let dry_run = options.walk.dry_run.is_some();
+        if !dry_run && let Some((code, why)) = writes_denied(ctx) {
+            return Outcome::Denied(code, why);
+        }
         let current = settings::now();
         let plan = options.plan(&current.settings);
         let user = user(ctx);
@@ -158,7 +164,7 @@ impl Command for FixTtl {
             classes: options.classes.unwrap_or_else(|| vec![Class::TaskResult]),
             pattern: options.walk.pattern,
             limit: options.walk.limit.unwrap_or(0),
-            dry_run: options.walk.dry_run.is_some(),
+            dry_run,
             learn: !current.settings.expected_tasks.is_empty(),
             background: false,
         };

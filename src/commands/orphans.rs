@@ -9,6 +9,7 @@ use crate::core::syntax::{ASYNC, Arg, DATABASES, DRYRUN, LIMIT, OLDERTHAN};
 use crate::keyspace;
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
+use crate::server::context::writes_denied;
 use crate::settings;
 use crate::sweep::orphans::{OrphanOrder, Orphans as Visitor};
 use crate::sweep::{Order, engine};
@@ -108,8 +109,10 @@ impl Command for Orphans {
             dry_run: options.dry_run.is_some(),
             by: String::new(),
         };
-        if order.writes() && !ctx.flags().primary() {
-            return Outcome::ReadOnly;
+        if order.writes()
+            && let Some((code, why)) = writes_denied(ctx)
+        {
+            return Outcome::Denied(code, why);
         }
         let user = user(ctx);
         let by = caller(ctx, user.as_deref());

@@ -23,7 +23,8 @@ pub enum Class {
     Unacked,
     /// kombu's routing tables, `_kombu.binding*`.
     Binding,
-    /// `<id>.reply.celery.pidbox`: answers to `inspect` and `control`.
+    /// `<id>.reply.celery.pidbox`: answers to `inspect` and `control`; with
+    /// celery-redis-plus a zset and its index.
     ReplyQueue,
     /// `celeryev.<id>`: events for one monitor; celery-redis-plus' streams of them and
     /// of commands to workers.
@@ -313,7 +314,7 @@ impl Names {
     /// decide.
     #[must_use]
     pub fn may_be_zset_queue(&self, name: &[u8]) -> bool {
-        self.readings(name).any(|rest| rest.starts_with(b"queue:"))
+        self.readings(name).any(|rest| rest.starts_with(PLUS_QUEUE))
     }
 
     /// The prefixes in use, the empty one first.
@@ -408,9 +409,10 @@ fn by_name(name: &[u8], kind: KeyType) -> Class {
         (Some(b'c'), _) if name.starts_with(TASKSET) => return taskset(name, kind),
         (Some(b'c'), List) if name.starts_with(b"celeryev.") => return Class::EventQueue,
         (Some(b'c'), Hash) if name == b"celery:schedule" => return Class::Redbeat,
-        (Some(b'm'), Hash) if name.strip_prefix(b"message:").is_some_and(is_uuid) => {
+        (Some(b'm'), Hash) if name.strip_prefix(PLUS_MESSAGE).is_some_and(is_uuid) => {
             return Class::Queue;
         }
+        (Some(b'm' | b'q'), Zset) if answers(name) => return Class::ReplyQueue,
         (Some(b'm'), Zset) if messages_index(name) => return Class::Unacked,
         (Some(b'/'), Stream) if broadcasts(name) => return Class::EventQueue,
         (Some(b'_'), Set | Zset) if name.starts_with(BINDING) => return Class::Binding,
@@ -431,11 +433,66 @@ fn by_name(name: &[u8], kind: KeyType) -> Class {
         _ => {}
     }
     match kind {
-        List if name.ends_with(b".pidbox") && memchr::memmem::find(name, b".reply.").is_some() => {
-            Class::ReplyQueue
-        }
+        List if reply_queue(name) => Class::ReplyQueue,
         String if lock(name) => Class::Lock,
         _ => Class::Other,
+    }
+}
+
+fn reply_queue(queue: &[u8]) -> bool {
+    queue.ends_with(b".pidbox") && memchr::memmem::find(queue, b".reply.").is_some()
+}
+
+/// What celery-redis-plus puts in front of a queue's name for its zset of delivery
+/// tags, of a queue's for their index, and of a delivery tag for the message itself
+/// (celery-redis-plus 0.4, `constants.py`).
+const PLUS_QUEUE: &[u8] = b"queue:";
+const PLUS_INDEX: &[u8] = b"messages_index:";
+const PLUS_MESSAGE: &[u8] = b"message:";
+
+/// Whether this is a queue of answers, or its index, under celery-redis-plus.
+fn answers(name: &[u8]) -> bool {
+    [PLUS_QUEUE, PLUS_INDEX]
+        .iter()
+        .any(|before| name.strip_prefix(*before).is_some_and(reply_queue))
+}
+
+/// The keys of one queue under celery-redis-plus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlusQueue<'a> {
+    prefix: &'a [u8],
+    /// Its name, which each of its messages bears as `routing_key`.
+    pub queue: &'a [u8],
+}
+
+impl<'a> PlusQueue<'a> {
+    /// Those of the queue whose zset, or whose index, has this name.
+    #[must_use]
+    pub fn of(name: &'a [u8]) -> Option<Self> {
+        [PLUS_INDEX, PLUS_QUEUE].iter().find_map(|before| {
+            let at = memchr::memmem::find(name, before)?;
+            let (prefix, rest) = name.split_at_checked(at)?;
+            let queue = rest.strip_prefix(*before)?;
+            Some(Self { prefix, queue })
+        })
+    }
+
+    /// The zset of delivery tags that wait.
+    #[must_use]
+    pub fn zset(&self) -> Vec<u8> {
+        [self.prefix, PLUS_QUEUE, self.queue].concat()
+    }
+
+    /// The zset of when each message is put back.
+    #[must_use]
+    pub fn index(&self) -> Vec<u8> {
+        [self.prefix, PLUS_INDEX, self.queue].concat()
+    }
+
+    /// The hash of the message with that delivery tag.
+    #[must_use]
+    pub fn message(&self, tag: &[u8]) -> Vec<u8> {
+        [self.prefix, PLUS_MESSAGE, tag].concat()
     }
 }
 
@@ -582,6 +639,15 @@ mod tests {
             ("message:17", Hash, Class::Other),
             // Its members decide.
             ("queue:celery", Zset, Class::Other),
+            ("queue:a.reply.celery.pidbox", Zset, Class::ReplyQueue),
+            ("queue:a.reply.celery.pidbox", List, Class::ReplyQueue),
+            ("queue:a.reply.celery.pidbox", Set, Class::Other),
+            (
+                "myapp_messages_index:a.reply.other.pidbox",
+                Zset,
+                Class::ReplyQueue,
+            ),
+            ("messages_index:w1@lab.celery.pidbox", Zset, Class::Unacked),
             ("/0.celeryev", Stream, Class::EventQueue),
             ("/12.celeryev/worker.#", Stream, Class::EventQueue),
             ("myapp/0.celery.pidbox", Stream, Class::EventQueue),

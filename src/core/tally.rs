@@ -177,6 +177,10 @@ pub struct Remains {
     pub replies: Pile,
     /// Lists of events that no binding leads to.
     pub events: Pile,
+    /// Lists of messages that no binding leads to, and the names of some.
+    pub unbound: Pile,
+    /// See `unbound`.
+    pub unbound_names: Vec<Vec<u8>>,
     /// Bindings of processes that lead to no list.
     pub bindings: u64,
     /// Chords that no part has come for for long, all keys of one as one.
@@ -720,6 +724,8 @@ impl Tally {
         let Remains {
             replies,
             events,
+            unbound,
+            unbound_names,
             bindings,
             chords,
             groups,
@@ -729,7 +735,24 @@ impl Tally {
             keys: *bindings,
             bytes: 0,
         };
+        let names: Vec<String> = unbound_names
+            .iter()
+            .map(|name| format!("'{}'", name.escape_ascii()))
+            .collect();
+        let unbound_detail = format!(
+            "lists of messages ({}) have no binding: no worker has declared these queues, or their \
+             bindings are lost",
+            names.join(", ")
+        );
         [
+            (
+                "queues_without_binding",
+                Severity::Info,
+                Class::Queue,
+                *unbound,
+                unbound_detail.as_str(),
+                "start a worker with -Q and the queue's name: it declares the queue and reads it",
+            ),
             (
                 "reply_queues_without_owner",
                 Severity::Warning,

@@ -5,8 +5,8 @@
 //! taught [`known`]. However much lies there, a call looks at no more than the
 //! bounds in these files allow, and says what it left out.
 //!
-//! A look is a chain of small steps. BEATSTATUS takes them all at once; the module's
-//! own look for the verdict takes a few at a time ([`Paused`]).
+//! A look is a chain of small steps. BEATSTATUS takes them all at once; SCAN, and the
+//! module's own look for the verdict, take a few at a time ([`Paused`]).
 
 pub mod look;
 mod queues;
@@ -30,7 +30,7 @@ use crate::server::{Ctx, guard};
 use crate::settings;
 use look::Look;
 use sightings::Sightings;
-pub use workers::connected;
+pub use workers::{connected, crowds_by_database};
 
 /// Databases looked at by default names: the first of them, as far as they hold
 /// keys. Others are looked at where something is known to be there.
@@ -193,15 +193,21 @@ impl<'a> Gathering<Look<'a>> {
     }
 }
 
-/// A look for the module itself, with nobody's rights, between two of its slices. It
-/// is for a primary, which has no need of what its primary heard.
-pub struct Paused(Gathering<()>);
+/// A look between two of its slices. What it leaves out it says of queues and keys
+/// alone: it is for those who ask what is wrong, not how that is known.
+pub struct Paused {
+    user: Option<Vec<u8>>,
+    work: Gathering<()>,
+}
 
 impl Paused {
-    /// A look that begins now.
-    pub fn begin(ctx: Ctx<'_>, now_ms: i64) -> Self {
+    /// A look that begins now, as that user; with `None` at everything.
+    pub fn begin(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Self {
         let _home = ctx.home();
-        Self(Gathering::begin(ctx, None, now_ms).through(()))
+        Self {
+            user: user.map(<[u8]>::to_vec),
+            work: Gathering::begin(ctx, user, now_ms).through(()),
+        }
     }
 
     /// Goes on until it is `enough`. What was found if that was all, else the rest of
@@ -215,10 +221,12 @@ impl Paused {
         mut enough: impl FnMut() -> bool,
     ) -> Result<Evidence, Box<Self>> {
         let _home = ctx.home();
-        let mut gathering = self.0.through(Look::new(ctx, None));
+        let Self { user, work } = self;
+        let mut gathering = work.through(Look::new(ctx, user.as_deref()));
         while gathering.step() {
             if enough() {
-                return Err(Box::new(Self(gathering.through(()))));
+                let work = gathering.through(());
+                return Err(Box::new(Self { user, work }));
             }
         }
         // What passed meanwhile is heard too.

@@ -78,8 +78,15 @@ fn connections(ctx: Ctx<'_>) -> Connections {
 /// Connections to one database that may be workers'; `None` where they were not
 /// counted.
 pub fn connected(ctx: Ctx<'_>, db: u32) -> Option<Crowd> {
+    let crowds = crowds_by_database(ctx)?;
+    Some(crowds.get(&db).copied().unwrap_or_default())
+}
+
+/// Connections that may be workers', by the number of their database; `None` where
+/// they were not counted.
+pub fn crowds_by_database(ctx: Ctx<'_>) -> Option<BTreeMap<u32, Crowd>> {
     match connections(ctx) {
-        Connections::Counted(crowds) => Some(crowds.get(&db).copied().unwrap_or_default()),
+        Connections::Counted(crowds) => Some(crowds),
         Connections::TooMany(_) | Connections::Untold => None,
     }
 }

@@ -24,8 +24,8 @@ pub enum Outcome {
     Reply(Reply),
     /// A refusal; `ERR` is put in front.
     Refused(String),
-    /// A write asked of a replica: refused in the server's own words.
-    ReadOnly,
+    /// A write that the server would refuse, as it would: an error's code and text.
+    Denied(&'static str, &'static str),
     /// Too few or too many arguments, in the server's own words.
     WrongArity,
     /// The client waits; whoever holds its [`Waiting`] answers.
@@ -283,13 +283,9 @@ fn send(ctx: Ctx<'_>, outcome: Outcome) {
             REFUSED.add(1);
             send_error(ctx, "ERR", &why);
         }
-        Outcome::ReadOnly => {
+        Outcome::Denied(code, why) => {
             REFUSED.add(1);
-            send_error(
-                ctx,
-                "READONLY",
-                "You can't write against a read only replica.",
-            );
+            send_error(ctx, code, why);
         }
         Outcome::WrongArity => {
             WRONG_ARITY.add(1);

@@ -254,6 +254,22 @@ pub fn disk_forbids(ctx: Ctx<'_>) -> Option<&'static str> {
     None
 }
 
+/// Why the server refuses clients' writes at this moment, if it does: its error's code
+/// and text. For commands that write only when asked to: one with the flag `write` is
+/// refused by the server itself, whatever it is asked for.
+///
+/// Source: Redis 6.2 to 8.2 and Valkey 9.1, src/server.c, `processCommand`.
+pub fn writes_denied(ctx: Ctx<'_>) -> Option<(&'static str, &'static str)> {
+    if !ctx.flags().primary() {
+        return Some(("READONLY", "You can't write against a read only replica."));
+    }
+    if let Some(why) = disk_forbids(ctx) {
+        return Some(("MISCONF", why));
+    }
+    let denied = ("NOREPLICAS", "Not enough good replicas to write.");
+    replicas(ctx).too_few.then_some(denied)
+}
+
 /// A setting of the server's own, as CONFIG GET tells it.
 fn setting(ctx: Ctx<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let answer = call::read(ctx, c"CONFIG", &[b"GET", name]);

@@ -30,7 +30,7 @@ const MOST_WRITES: u64 = 200;
 const KEYS_PER_CLOCK: u32 = 8;
 
 /// Bytes read after which the clock is looked at before the next key.
-const BYTES_PER_CLOCK: u64 = 4_096;
+pub(super) const BYTES_PER_CLOCK: u64 = 4_096;
 
 /// How long a job that may not go on now rests, in ms.
 const REST_MS: u64 = 50;

@@ -16,6 +16,10 @@ use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
 use crate::{keyspace, known, stats};
 
+/// Why the queue of an asker under celery-redis-plus is left.
+const PLUS_ANSWERS: &str =
+    "its messages lie in keys of their own, which would stay: HYGIENE.ORPHANS PURGE takes both";
+
 /// Why a stream of celery-redis-plus is left.
 const STREAM: &str = "it is a stream that every worker reads and that is trimmed by itself";
 
@@ -248,8 +252,13 @@ impl Visitor for Fix {
         {
             return None;
         }
-        if class == Class::EventQueue && kind == KeyType::Stream {
-            self.leave(class, STREAM);
+        let plus = match (class, kind) {
+            (Class::EventQueue, KeyType::Stream) => Some(STREAM),
+            (Class::ReplyQueue, KeyType::Zset) => Some(PLUS_ANSWERS),
+            _ => None,
+        };
+        if let Some(why) = plus {
+            self.leave(class, why);
             return None;
         }
         if class == Class::Other && kind == KeyType::List && !self.names.exempt(name) {

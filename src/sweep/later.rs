@@ -8,9 +8,9 @@ use super::twice::Twice;
 use super::{Cost, Turn};
 use crate::core::celery::binding::Owner;
 use crate::core::celery::{group, result};
-use crate::core::keys::{Class, KeyType, Names, result_of_group};
+use crate::core::keys::{Class, KeyType, LONGEST_NAME, Names, result_of_group};
 use crate::core::orphans::{CHORD_IDLE_MS, UNREAD_MS, chord_of};
-use crate::core::tally::Remains;
+use crate::core::tally::{Pile, Remains};
 use crate::evidence;
 use crate::server::acl::Right;
 use crate::server::key::Key;
@@ -18,6 +18,9 @@ use crate::server::{Ctx, Str};
 
 /// Keys remembered of each sort; those beyond are not looked at.
 const MOST_KEYS: usize = 100_000;
+
+/// Queues without binding that are named.
+const NAMED: usize = 3;
 
 /// Tasks of one group that are looked for.
 const MOST_TASKS: usize = 100;
@@ -38,6 +41,7 @@ pub struct Later {
     tables: Tables,
     twice: Twice,
     lists: VecDeque<(i32, Class, Vec<u8>, u64)>,
+    queues: VecDeque<(i32, Vec<u8>, u64)>,
     groups: VecDeque<(i32, Str, u64)>,
     chords: BTreeMap<(i32, Vec<u8>), Chord>,
     /// Brokers whose prefix no setting names.
@@ -64,6 +68,13 @@ impl Later {
     pub fn list(&mut self, db: i32, class: Class, name: &[u8], bytes: u64) {
         if self.lists.len() < MOST_KEYS {
             self.lists.push_back((db, class, name.to_vec(), bytes));
+        }
+    }
+
+    /// Notes a list of messages.
+    pub fn queue(&mut self, db: i32, name: &[u8], bytes: u64) {
+        if self.queues.len() < MOST_KEYS && name.len() <= LONGEST_NAME {
+            self.queues.push_back((db, name.to_vec(), bytes));
         }
     }
 
@@ -107,6 +118,15 @@ impl Later {
             }
             return Some(Cost::default());
         }
+        if let Some((db, name, bytes)) = self.queues.pop_front() {
+            if self.tables.bind(db, &name) == Some(false) {
+                self.found.unbound.add(bytes);
+                if self.found.unbound_names.len() < NAMED {
+                    self.found.unbound_names.push(name);
+                }
+            }
+            return Some(Cost::default());
+        }
         if let Some(member) = self.tables.next_process() {
             self.member(turn, &member);
             return Some(Cost::default());
@@ -117,6 +137,16 @@ impl Later {
         }
         if let Some((db, name, bytes)) = self.groups.pop_front() {
             return Some(self.saved(turn, db, &name, bytes));
+        }
+        if let Some((_, chord)) = self.chords.pop_first() {
+            if chord.idle_ms.is_some_and(|ms| ms >= CHORD_IDLE_MS) {
+                self.found.chords.add(chord.bytes);
+            }
+            return Some(Cost::default());
+        }
+        if !self.monitors.is_empty() {
+            self.nobodys_monitors(turn.ctx);
+            return Some(Cost::of_its_own());
         }
         self.twice.step(turn.ctx)
     }
@@ -138,19 +168,31 @@ impl Later {
         }
     }
 
+    /// Bindings of monitors that are certainly nobody's.
+    fn nobodys_monitors(&mut self, ctx: Ctx<'_>) {
+        let bound = std::mem::take(&mut self.monitors);
+        // Clients are connected to the primary.
+        let primary = ctx.flags().primary();
+        let Some(crowds) = primary.then(|| evidence::crowds_by_database(ctx)).flatten() else {
+            return;
+        };
+        for (db, monitors) in bound {
+            // Each monitor, and each worker's gossip, that lives is subscribed to a
+            // pattern: so many are nobody's at least.
+            let crowd = u32::try_from(db).ok().and_then(|db| crowds.get(&db));
+            let live = crowd.map_or(0, |crowd| crowd.subscribers);
+            self.found.bindings += monitors.saturating_sub(live);
+        }
+    }
+
     fn mutex(&mut self, turn: &Turn<'_>, names: &Names, db: i32, prefix: &[u8]) {
         if !turn.ctx.select(db) {
             return;
         }
         for names in names.unacked() {
             let mutex = names.behind(prefix).mutex;
-            let stuck = Str::new(&mutex).is_some_and(|name| {
-                let may = turn.user.is_none_or(|user| user.may(Right::Access, &name));
-                let stays =
-                    |key: Key<'_>| key.kind() == Some(KeyType::String) && key.ttl().is_none();
-                may && Key::read(turn.ctx, &name).is_some_and(stays)
-            });
-            if stuck {
+            let stays = |key: Key<'_>| key.kind() == Some(KeyType::String) && key.ttl().is_none();
+            if look(turn, &mutex, |key| key.is_some_and(stays)) == Some(true) {
                 self.found.mutexes.push(mutex);
             }
         }
@@ -189,27 +231,16 @@ impl Later {
 
     /// What was found. Unless the scan saw the `whole` of its databases, nothing is said
     /// of what another key would explain.
-    pub fn remains(&mut self, ctx: Ctx<'_>, whole: bool) -> Remains {
+    pub fn remains(&mut self, whole: bool) -> Remains {
         let mut found = std::mem::take(&mut self.found);
         if !whole || self.tables.cut() {
-            (found.replies, found.events) = Default::default();
+            (found.replies, found.events, found.unbound) = Default::default();
         }
-        for (db, monitors) in std::mem::take(&mut self.monitors) {
-            // Each monitor, and each worker's gossip, that lives is subscribed to a
-            // pattern: so many are nobody's at least.
-            let live = u32::try_from(db)
-                .ok()
-                .filter(|_| ctx.flags().primary())
-                .and_then(|db| evidence::connected(ctx, db))
-                .map(|crowd| crowd.subscribers);
-            found.bindings += live.map_or(0, |live| monitors.saturating_sub(live));
-        }
-        for chord in self.chords.values() {
-            if whole && chord.idle_ms.is_some_and(|ms| ms >= CHORD_IDLE_MS) {
-                found.chords.add(chord.bytes);
-            }
+        if !whole {
+            found.chords = Pile::default();
         }
         found.duplicates = self.twice.found();
+        found.unbound_names.sort();
         found
     }
 
@@ -222,7 +253,12 @@ impl Later {
 
 /// Whether a key of the selected database is there; `None` if the caller may not know.
 fn there(turn: &Turn<'_>, name: &[u8]) -> Option<bool> {
+    look(turn, name, |key| key.is_some())
+}
+
+/// What a key of the selected database shows; `None` if the caller may not know.
+fn look<T>(turn: &Turn<'_>, name: &[u8], at: impl FnOnce(Option<Key<'_>>) -> T) -> Option<T> {
     let name = Str::new(name)?;
     let may = turn.user.is_none_or(|user| user.may(Right::Access, &name));
-    may.then(|| Key::read(turn.ctx, &name).is_some())
+    may.then(|| at(Key::read(turn.ctx, &name)))
 }

@@ -98,6 +98,16 @@ pub struct Cost {
     pub bytes: u64,
 }
 
+impl Cost {
+    /// That of a step after which the clock is looked at at once.
+    pub const fn of_its_own() -> Self {
+        Self {
+            writes: 0,
+            bytes: engine::BYTES_PER_CLOCK,
+        }
+    }
+}
+
 /// Where and when a key is handled.
 pub struct Turn<'a> {
     /// In the key's database.

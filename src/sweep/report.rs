@@ -6,17 +6,18 @@ use std::rc::Rc;
 use super::last::{self, Question};
 use super::later::Later;
 use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
-use crate::core::beat;
+use crate::core::beat::{self, Evidence, Finding};
 use crate::core::celery::binding;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
 use crate::core::reply::Reply;
 use crate::core::settings::Settings;
 use crate::core::tally::{Moment, Seen, ServerMemory, Tally};
+use crate::evidence::Paused;
 use crate::server::acl::Right;
 use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
-use crate::{evidence, known, stats};
+use crate::{known, stats};
 
 /// How memory is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,19 @@ pub struct Report {
     rest: Later,
     /// Zsets that can be told when all hashes have been seen, with their bytes.
     later: Vec<(Kept, u64)>,
+    beat: Beat,
     skipped_noperm: u64,
+}
+
+/// How far the look at periodic work has come, BEATSTATUS' own: it is the last part
+/// of a scan of all keys, which has taught where to look.
+#[derive(Default)]
+enum Beat {
+    #[default]
+    Due,
+    Gathers(Box<Paused>),
+    Judges(Box<Evidence>),
+    Done(Vec<Finding>),
 }
 
 /// Zsets that are looked at once more; others stay what they seem.
@@ -116,6 +129,7 @@ impl Report {
             sizes: Sizes::default(),
             rest: Later::default(),
             later: Vec::new(),
+            beat: Beat::default(),
             skipped_noperm: 0,
         }
     }
@@ -205,6 +219,7 @@ impl Report {
         match (kept.class, kept.kind) {
             (Class::Unacked, KeyType::Hash) => self.rest.unacked(kept.db, kept.name),
             (Class::Binding, kind) => self.rest.table(kept.db, name, kind),
+            (Class::Queue, KeyType::List) => self.rest.queue(kept.db, name, bytes),
             (Class::ReplyQueue | Class::EventQueue, KeyType::List) => {
                 self.rest.list(kept.db, kept.class, name, bytes);
             }
@@ -216,6 +231,30 @@ impl Report {
             _ => {}
         }
         turn.read.take()
+    }
+
+    /// The next step of the look at periodic work. `None` if there is none left.
+    fn look_at_beat(&mut self, ctx: Ctx<'_>) -> Option<Cost> {
+        if !self.asked_for_all() {
+            return None;
+        }
+        let now_ms = context::now_ms();
+        self.beat = match std::mem::take(&mut self.beat) {
+            Beat::Due => {
+                let user = self.order.user.as_deref();
+                Beat::Gathers(Box::new(Paused::begin(ctx, user, now_ms)))
+            }
+            Beat::Gathers(look) => match look.go_on(ctx, || true) {
+                Err(rest) => Beat::Gathers(rest),
+                Ok(evidence) => Beat::Judges(Box::new(evidence)),
+            },
+            Beat::Judges(evidence) => Beat::Done(beat::judge(&evidence, now_ms).findings),
+            done @ Beat::Done(_) => {
+                self.beat = done;
+                return None;
+            }
+        };
+        Some(Cost::of_its_own())
     }
 
     /// Counts a string inside the scan, where nothing has to be asked about it:
@@ -332,7 +371,10 @@ impl Visitor for Report {
             self.count(turn, kept, bytes);
             return Some(Cost::default());
         }
-        self.rest.step(turn, &self.names)
+        if let Some(cost) = self.rest.step(turn, &self.names) {
+            return Some(cost);
+        }
+        self.look_at_beat(turn.ctx)
     }
 
     fn writes(&self) -> bool {
@@ -343,6 +385,7 @@ impl Visitor for Report {
         self.tally = Tally::new(self.order.top, self.settings.max_ttl_ms);
         self.rest = Later::default();
         self.later.clear();
+        self.beat = Beat::default();
         self.skipped_noperm = 0;
     }
 
@@ -352,11 +395,9 @@ impl Visitor for Report {
         let maxmemory = std::str::from_utf8(&maxmemory)
             .ok()
             .and_then(|text| text.parse().ok());
-        let beat = if self.asked_for_all() {
-            let user = self.order.user.as_deref();
-            beat::judge(&evidence::gather(ctx, user, now_ms).evidence, now_ms).findings
-        } else {
-            Vec::new()
+        let beat = match std::mem::take(&mut self.beat) {
+            Beat::Done(findings) => findings,
+            _ => Vec::new(),
         };
         let moment = Moment {
             now_ms,
@@ -372,7 +413,7 @@ impl Visitor for Report {
             stats::results(all, without_ttl);
         }
         let whole = self.whole() && self.skipped_noperm == 0;
-        self.tally.set_remains(self.rest.remains(ctx, whole));
+        self.tally.set_remains(self.rest.remains(whole));
         for (db, queue, sep) in self.rest.other_separators() {
             self.tally.merge_priorities(db, &queue, sep);
         }

@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Cost;
-use crate::core::celery::binding::{self, Owner, SEP, Table, guess_separator, parse_with};
+use crate::core::celery::binding::{
+    self, Owner, SEP, Table, guess_separator, parse_with, split_priority,
+};
 use crate::core::keys::KeyType;
 use crate::server::key::Key;
 use crate::server::scan::MembersCursor;
@@ -39,6 +41,80 @@ struct Routes {
     sep: Vec<u8>,
     /// Bindings of queues of tasks.
     work: Vec<Vec<u8>>,
+    /// Where among those are the ones that take one routing key, by that key.
+    by_key: BTreeMap<Vec<u8>, Vec<usize>>,
+    /// Where the others are, which have wildcards.
+    wild: Vec<usize>,
+}
+
+impl Routes {
+    fn add(&mut self, member: Vec<u8>) {
+        let Some(binding) = parse_with(&member, &self.sep) else {
+            return;
+        };
+        let at = self.work.len();
+        if binding.has_wildcards() {
+            self.wild.push(at);
+        } else {
+            let key = binding.routing_key.to_vec();
+            self.by_key.entry(key).or_default().push(at);
+        }
+        self.work.push(member);
+    }
+}
+
+/// Queues that one message is put into at most: all of it is one step.
+pub const MOST_WAYS: usize = 200;
+
+/// What comparing topics with a routing key may cost in one step, in bytes compared.
+const COMPARED_AT_ONCE: usize = 2 * 1024;
+
+/// Which queues messages of a routing key go to by one table, looked for in small
+/// steps: each binding with wildcards has to be compared.
+pub struct Ways {
+    place: (i32, Vec<u8>),
+    routing_key: Vec<u8>,
+    /// How many bindings with wildcards have been compared.
+    compared: usize,
+    /// The queues, each with the member that says so, up to one more than
+    /// [`MOST_WAYS`].
+    found: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Ways {
+    /// The table's database and name, and the routing key.
+    pub fn place(&self) -> (i32, Vec<u8>, Vec<u8>) {
+        let (db, table) = self.place.clone();
+        (db, table, self.routing_key.clone())
+    }
+
+    /// About what it takes to be remembered.
+    pub fn bytes(&self) -> usize {
+        let found = self
+            .found
+            .iter()
+            .map(|(queue, member)| queue.len() + member.len());
+        200 + self.place.1.len() + 2 * self.routing_key.len() + found.sum::<usize>()
+    }
+
+    /// The queues that were found, each with the member that says so. `None` if there
+    /// are more than [`MOST_WAYS`].
+    pub fn queues(&self) -> Option<&[(Vec<u8>, Vec<u8>)]> {
+        (self.found.len() <= MOST_WAYS).then_some(&self.found)
+    }
+
+    fn add(&mut self, routes: &Routes, at: usize) {
+        let Some(member) = routes.work.get(at) else {
+            return;
+        };
+        if let Some(binding) = parse_with(member, &routes.sep)
+            && self.found.len() <= MOST_WAYS
+            && binding.leads(&self.routing_key)
+            && !self.found.iter().any(|(queue, _)| queue == binding.queue)
+        {
+            self.found.push((binding.queue.to_vec(), member.clone()));
+        }
+    }
 }
 
 /// A binding of one process.
@@ -65,16 +141,28 @@ pub struct Bound {
     pub member: Vec<u8>,
 }
 
+/// What is known of a broker from the first of its tables, by name.
+struct Broker {
+    table: Vec<u8>,
+    sep: Vec<u8>,
+}
+
 /// What the tables say.
 #[derive(Default)]
 pub struct Tables {
     due: VecDeque<(i32, Vec<u8>)>,
     reading: Option<Reading>,
     tables: BTreeMap<(i32, Vec<u8>), Routes>,
+    /// Brokers by database and key prefix.
+    brokers: BTreeMap<(i32, Vec<u8>), Broker>,
+    /// Queues that a table leads to, by broker.
+    queues: BTreeSet<(i32, Vec<u8>, Vec<u8>)>,
     /// Bindings of single processes, by the list they lead to.
     leads: BTreeMap<(i32, Vec<u8>), Vec<Bound>>,
     /// Those not yet handed out.
     processes: VecDeque<Member>,
+    /// Databases with tables of celery-redis-plus, which are zsets.
+    not_read: BTreeSet<i32>,
     members: usize,
     cut: bool,
 }
@@ -84,6 +172,9 @@ impl Tables {
     pub fn note(&mut self, db: i32, name: &[u8], kind: KeyType) -> bool {
         let table = binding::binding_key(name).is_some_and(|key| key.table == Table::Bindings);
         let noted = table && kind == KeyType::Set;
+        if table && kind == KeyType::Zset {
+            self.not_read.insert(db);
+        }
         if noted && self.due.len() < MOST_MEMBERS {
             self.due.push_back((db, name.to_vec()));
         }
@@ -172,6 +263,8 @@ impl Tables {
             permanent: [key.prefix, b"_kombu.binding_permanent.", key.exchange].concat(),
             sep: sep.to_vec(),
             work: Vec::new(),
+            by_key: BTreeMap::new(),
+            wild: Vec::new(),
         });
         self.reading = Some(reading);
     }
@@ -185,7 +278,7 @@ impl Tables {
         };
         for _ in 0..PORTION {
             let Some(member) = reading.members.pop_first() else {
-                self.tables.insert((reading.db, reading.name), routes);
+                self.know(reading.db, reading.name, routes);
                 return;
             };
             cost.bytes += member.len() as u64;
@@ -194,7 +287,9 @@ impl Tables {
             };
             let owner = binding.owner(key.exchange);
             if owner == Owner::Work {
-                routes.work.push(member);
+                let queue = (reading.db, key.prefix.to_vec(), binding.queue.to_vec());
+                self.queues.insert(queue);
+                routes.add(member);
                 continue;
             }
             let list = [key.prefix, binding.queue].concat();
@@ -215,6 +310,30 @@ impl Tables {
         }
         reading.routes = Some(routes);
         self.reading = Some(reading);
+    }
+
+    /// Whether a table leads to the queue whose list of some priority this is. `None`
+    /// where that cannot be told: no table was read in that database, or not all.
+    pub fn bind(&self, db: i32, list: &[u8]) -> Option<bool> {
+        if self.cut || self.not_read.contains(&db) {
+            return None;
+        }
+        let mut brokers = self.brokers_of(db).peekable();
+        brokers.peek()?;
+        Some(brokers.any(|(prefix, sep)| {
+            list.strip_prefix(prefix).is_some_and(|queue| {
+                let (first, _) = split_priority(queue, sep);
+                self.leads_to(db, prefix, queue) || self.leads_to(db, prefix, first)
+            })
+        }))
+    }
+
+    /// The key prefixes of the brokers of a database, each with its separator.
+    fn brokers_of(&self, db: i32) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let brokers = self.brokers.range((db, Vec::new())..);
+        brokers
+            .take_while(move |((of, _), _)| *of == db)
+            .map(|((_, prefix), broker)| (prefix.as_slice(), broker.sep.as_slice()))
     }
 
     /// Queues of tasks whose tables have another separator than kombu's own: each
@@ -243,65 +362,74 @@ impl Tables {
         self.leads.contains_key(&(db, list.to_vec()))
     }
 
-    /// The queues that messages of this exchange and routing key go to, each with
-    /// the member that says so.
-    pub fn routes(&self, db: i32, table: &[u8], routing_key: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let Some(routes) = self.tables.get(&(db, table.to_vec())) else {
-            return Vec::new();
+    /// Begins to look for the queues that messages of this routing key go to by a
+    /// table. What needs no comparing is found at once.
+    pub fn ways(&self, db: i32, table: &[u8], routing_key: &[u8]) -> Ways {
+        let mut ways = Ways {
+            place: (db, table.to_vec()),
+            routing_key: routing_key.to_vec(),
+            compared: 0,
+            found: Vec::new(),
         };
-        let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for member in &routes.work {
-            if let Some(binding) = parse_with(member, &routes.sep)
-                && binding.leads(routing_key)
-                && !found.iter().any(|(queue, _)| queue == binding.queue)
-            {
-                found.push((binding.queue.to_vec(), member.clone()));
+        if let Some(routes) = self.tables.get(&ways.place) {
+            for at in routes.by_key.get(routing_key).into_iter().flatten() {
+                ways.add(routes, *at);
             }
         }
-        found
+        ways
+    }
+
+    /// Goes on looking; `false` when all is found.
+    pub fn go_on(&self, ways: &mut Ways) -> bool {
+        let Some(routes) = self.tables.get(&ways.place) else {
+            return false;
+        };
+        let mut compared = 0;
+        while compared < COMPARED_AT_ONCE {
+            let Some(at) = routes.wild.get(ways.compared) else {
+                return false;
+            };
+            ways.compared += 1;
+            ways.add(routes, *at);
+            let topic = routes.work.get(*at).map_or(0, Vec::len);
+            compared += topic * (1 + ways.routing_key.len() / 4);
+        }
+        true
     }
 
     /// The prefixes of the brokers of a database, as their tables' names show them, the
     /// longest first.
     pub fn prefixes(&self, db: i32) -> Vec<Vec<u8>> {
-        let prefixes: BTreeSet<&[u8]> = self
-            .tables
-            .keys()
-            .filter(|(table_db, _)| *table_db == db)
-            .filter_map(|(_, name)| binding::binding_key(name))
-            .map(|key| key.prefix)
-            .collect();
-        let mut prefixes: Vec<Vec<u8>> = prefixes.into_iter().map(<[u8]>::to_vec).collect();
+        let brokers = self.brokers_of(db);
+        let mut prefixes: Vec<Vec<u8>> = brokers.map(|(prefix, _)| prefix.to_vec()).collect();
         prefixes.sort_by_key(|prefix| Reverse(prefix.len()));
         prefixes
     }
 
     /// Whether one of a broker's tables leads to this queue.
     pub fn leads_to(&self, db: i32, prefix: &[u8], queue: &[u8]) -> bool {
-        let of_broker =
-            |name: &[u8]| binding::binding_key(name).is_some_and(|key| key.prefix == prefix);
-        self.tables
-            .iter()
-            .filter(|((table_db, name), _)| *table_db == db && of_broker(name))
-            .any(|(_, routes)| {
-                let mut bindings = routes.work.iter();
-                bindings.any(|member| {
-                    parse_with(member, &routes.sep).is_some_and(|binding| binding.queue == queue)
-                })
-            })
+        self.queues.contains(&(db, prefix.to_vec(), queue.to_vec()))
     }
 
     /// The separator that a broker's tables use.
-    pub fn separator(&self, db: i32, prefix: &[u8]) -> Vec<u8> {
-        self.tables
-            .iter()
-            .filter(|((table_db, name), _)| *table_db == db && name.starts_with(prefix))
-            .filter(|((_, name), _)| {
-                binding::binding_key(name).is_some_and(|key| key.prefix == prefix)
-            })
-            .map(|(_, routes)| routes.sep.clone())
-            .next()
-            .unwrap_or_else(|| SEP.to_vec())
+    pub fn separator(&self, db: i32, prefix: &[u8]) -> &[u8] {
+        let broker = self.brokers.get(&(db, prefix.to_vec()));
+        broker.map_or(SEP, |broker| &broker.sep)
+    }
+
+    fn know(&mut self, db: i32, name: Vec<u8>, routes: Routes) {
+        if let Some(key) = binding::binding_key(&name) {
+            let place = (db, key.prefix.to_vec());
+            let known = self.brokers.get(&place);
+            if known.is_none_or(|known| name < known.table) {
+                let broker = Broker {
+                    table: name.clone(),
+                    sep: routes.sep.clone(),
+                };
+                self.brokers.insert(place, broker);
+            }
+        }
+        self.tables.insert((db, name), routes);
     }
 
     /// kombu 5.7's other table of the same bindings.

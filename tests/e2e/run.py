@@ -479,6 +479,79 @@ def a_killed_workers_messages_go_back_and_every_task_runs(start):
     check_runs(server, sent["waiting"] + sent["working"], [task_id(message) for message in ours])
 
 
+# Messages of every way there is: by queue, by a direct and by a topic exchange, the last
+# into two queues; of each priority in turn. What is given to `act` is done with them.
+WAYS = """
+import os
+from celery_app import app
+from kombu import Exchange, Queue
+shop, news = Exchange("shop"), Exchange("news", type="topic")
+queues = [
+    Queue("plain", Exchange("plain"), "plain"),
+    Queue("orders", shop, "order"),
+    Queue("eu", news, "order.*.eu"),
+    Queue("all", news, "order.#"),
+]
+ways = [
+    {{"queue": queues[0]}},
+    {{"queue": None, "exchange": shop, "routing_key": "order"}},
+    {{"queue": None, "exchange": news, "routing_key": "order.new.eu"}},
+    {{"queue": None, "exchange": news, "routing_key": "order.old.us"}},
+]
+def send():
+    for n in range(40):
+        app.send_task("shop.add", (n, 1), priority={priority}, declare=queues,
+                      connection=connection, **ways[n % 4])
+def take():
+    for queue in queues:
+        while channel.basic_get(queue.name) is not None:
+            pass
+def restore():
+    channel.qos.visibility_timeout = 10
+    channel.qos.restore_visible(num=None, interval=1)
+connection = app.connection_for_write()
+channel = connection.default_channel
+for queue in queues:
+    queue(channel).declare()
+{act}
+# As one that is killed.
+os._exit(0)
+"""
+
+
+def every_way_back_is_kombus_own(start):
+    server = start("ways", settings={**NO_SWEEPS, "visibility-timeout": "10s"})
+    client, copy = server.client(), server.client(1)
+    # Until kombu 5.3 all messages go back to the first list.
+    priority = "n // 4" if celery_version() >= (5, 3) else "0"
+
+    def run(act, url):
+        run_client(["-c", WAYS.format(act=act, priority=priority)], url)
+
+    run("send()\ntake()", server.url)
+    taken = client.hlen("unacked")
+    # Those of two queues are in both under one delivery tag.
+    check("all are taken", taken == 40, taken)
+    for tag, score in client.zrange("unacked_index", 0, -1, withscores=True):
+        client.zadd("unacked_index", {tag: score - 60})
+    for key in client.scan_iter("*"):
+        client.copy(key, key, destination_db=1)
+    run("restore()", server.url.replace("/0", "/1"))
+    check("kombu has put all of its copy back", not copy.exists("unacked"))
+    done = client.execute_command("HYGIENE.ORPHANS", "REQUEUE", "DB", "0")
+    check("so have we", done["requeued"] == taken, done)
+
+    def lists(of):
+        names = of.scan_iter("*", _type="list", count=1000)
+        return {name: of.lrange(name, 0, -1) for name in names}
+
+    ours, theirs = lists(client), lists(copy)
+    check("in the same lists", sorted(ours) == sorted(theirs), (sorted(ours), sorted(theirs)))
+    least = 16 if priority != "0" else 4
+    check(f"in {least} lists", len(ours) == least, sorted(ours))
+    check("byte for byte, in the same order", ours == theirs)
+
+
 def task_id(message):
     return json.loads(message)["headers"]["id"]
 
@@ -602,6 +675,7 @@ def a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own(start):
 SCENARIOS = [
     a_killed_inspectors_answers_are_purged_and_a_live_one_gets_its_own,
     a_killed_workers_messages_go_back_and_every_task_runs,
+    every_way_back_is_kombus_own,
     the_background_puts_back_what_a_killed_worker_took_under_other_names,
     two_thousand_tasks_leave_no_immortal_result,
     workers_are_counted_and_named,

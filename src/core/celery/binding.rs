@@ -76,20 +76,38 @@ impl Binding<'_> {
     /// key itself (kombu `kombu/transport/virtual/exchange.py`).
     #[must_use]
     pub fn leads(&self, routing_key: &[u8]) -> bool {
-        if self.pattern.is_empty() {
-            return self.routing_key == routing_key;
+        if self.has_wildcards() {
+            topic_matches(self.routing_key, routing_key)
+        } else {
+            self.routing_key == routing_key
         }
-        topic_matches(self.routing_key, routing_key)
+    }
+
+    /// Whether other routing keys than its own may lead to the queue.
+    #[must_use]
+    pub fn has_wildcards(&self) -> bool {
+        let mut words = self.routing_key.split(|byte| *byte == b'.');
+        !self.pattern.is_empty() && words.any(|word| matches!(word, b"*" | b"#"))
     }
 }
 
-/// The longest topic that is compared, in words.
+/// The longest topic that is compared, in words, and the longest key, in bytes.
 const MOST_WORDS: usize = 64;
+const LONGEST_KEY: usize = 4_096;
 
 /// Whether the words of a topic describe the key. Positions are kept as a set, so
 /// that it costs at most their product however many `#` there are.
 fn topic_matches(topic: &[u8], key: &[u8]) -> bool {
-    if topic.split(|byte| *byte == b'.').count() > MOST_WORDS || key.len() > 4_096 {
+    // Most end here: what stands before the first wildcard is the key's own.
+    let wildcard = topic.iter().position(|byte| matches!(byte, b'*' | b'#'));
+    let plain = wildcard.unwrap_or(topic.len());
+    if !topic
+        .get(..plain)
+        .is_some_and(|plain| key.starts_with(plain))
+    {
+        return false;
+    }
+    if topic.split(|byte| *byte == b'.').count() > MOST_WORDS || key.len() > LONGEST_KEY {
         return false;
     }
     let mut reached = vec![false; key.len() + 1];

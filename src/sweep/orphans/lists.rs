@@ -10,7 +10,7 @@ use crate::server::key::{self, Key};
 use crate::server::{Str, call};
 
 /// Why a list that somebody uses is left.
-const IN_USE: &str = "it was read or written lately";
+pub(super) const IN_USE: &str = "it was read or written lately";
 
 impl Orphans {
     /// Judges a list of answers or events, and takes it and its bindings away

@@ -7,6 +7,7 @@
 //! before. All that is written for one item is written in one step, which reaches
 //! replicas and AOF as one transaction.
 
+mod answers;
 mod bindings;
 mod lists;
 mod unacked;
@@ -14,10 +15,10 @@ mod unacked;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::tables::Tables;
+use super::tables::{Tables, Ways};
 use super::{Cost, Kept, Run, Turn, Visitor, fix, lists as content};
 use crate::core::celery::binding::{self, PRIORITY_STEPS, SEP, split_priority};
-use crate::core::keys::{Class, KeyType, Names};
+use crate::core::keys::{Class, KeyType, Names, PlusQueue};
 use crate::core::orphans::{Action, Ages, Found, Kind, chord_of};
 use crate::core::reply::Reply;
 use crate::server::acl::Right;
@@ -73,12 +74,19 @@ struct Changes {
 struct Due {
     items: usize,
     lists: VecDeque<(i32, Kind, Vec<u8>)>,
+    /// Queues of answers under celery-redis-plus, by their zset.
+    answers: BTreeSet<(i32, Vec<u8>)>,
     chords: BTreeSet<(i32, Vec<u8>)>,
     unacked: BTreeSet<(i32, Vec<u8>)>,
     /// Zsets of no known name: one of them may be an index of unacknowledged messages.
     zsets: BTreeMap<i32, Vec<Vec<u8>>>,
     search: Option<Search>,
     walk: Option<Walk>,
+    /// The ways of messages that are being looked for.
+    looking: Option<Ways>,
+    /// Those that took long to find, by table and routing key, and what they take.
+    ways: BTreeMap<(i32, Vec<u8>, Vec<u8>), Rc<Ways>>,
+    ways_bytes: usize,
 }
 
 /// The visitor of ORPHANS.
@@ -182,6 +190,15 @@ impl Orphans {
                     self.due.lists.push_back((db, kind, name.to_vec()));
                 }
             }
+            (Class::ReplyQueue, KeyType::Zset) if self.concerns(Kind::ReplyQueue) => {
+                let Some(queue) = PlusQueue::of(name) else {
+                    return;
+                };
+                let queue = (db, queue.zset());
+                if !self.due.answers.contains(&queue) && self.room() {
+                    self.due.answers.insert(queue);
+                }
+            }
             (Class::Chord, _) if self.concerns(Kind::Chord) => {
                 let Some(chord) = chord_of(name) else {
                     return;
@@ -216,6 +233,9 @@ impl Orphans {
         }
         if let Some((db, kind, name)) = self.due.lists.pop_front() {
             return Some(self.list(turn, db, kind, &name));
+        }
+        if let Some((db, zset)) = self.due.answers.pop_first() {
+            return Some(self.answers(turn, db, &zset));
         }
         if let Some((db, chord)) = self.due.chords.pop_first() {
             return Some(self.chord(turn, db, &chord));

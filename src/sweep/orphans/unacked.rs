@@ -6,7 +6,9 @@
 //! that no binding leads anywhere is left where it is, not dropped.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
+use super::super::tables::Ways;
 use super::super::{Cost, Turn};
 use super::{EXEMPT, Kind, Orphans, may};
 use crate::core::celery::binding::list_of;
@@ -24,6 +26,12 @@ use crate::sweep::report::seconds_to_ms;
 
 /// Entries of the index asked for at a time.
 const PORTION: &str = "20";
+
+/// What the ways of messages may take that are remembered, in bytes.
+const WAYS_BYTES: usize = 8 * 1024 * 1024;
+
+/// To put a message back takes as long as to read about so many bytes.
+const PUT_BACK: u64 = 1_024;
 
 /// The longest delivery that is copied to be read, in bytes.
 const LONGEST: u64 = (envelope::MAX_BODY + envelope::MAX_ENVELOPE) as u64;
@@ -45,12 +53,25 @@ struct Names {
     named: bool,
 }
 
+impl Names {
+    /// The table of an exchange's bindings. The default exchange has none: its messages
+    /// go to the queue that their routing key names.
+    fn table_of(&self, exchange: &str) -> Option<Vec<u8>> {
+        let prefix = self.prefix.as_deref()?;
+        let named = [prefix, b"_kombu.binding.", exchange.as_bytes()];
+        (!exchange.is_empty()).then(|| named.concat())
+    }
+}
+
 /// A search for the index of a hash.
 pub struct Search {
     db: i32,
     names: Names,
     tags: Vec<Vec<u8>>,
-    candidates: VecDeque<Vec<u8>>,
+    /// Zsets of the usual names.
+    usual: VecDeque<Vec<u8>>,
+    /// How many of the database's others have been looked into.
+    others: usize,
 }
 
 /// Candidates looked at in one step of a search.
@@ -124,7 +145,8 @@ impl Walk {
 struct Stuck<'a> {
     tag: &'a [u8],
     value: &'a [u8],
-    exchange: &'a str,
+    /// Where its exchange sends it; `None` for the default exchange.
+    ways: Option<&'a Ways>,
     routing_key: &'a str,
     priority: Option<i64>,
 }
@@ -135,6 +157,10 @@ impl Orphans {
     pub(super) fn unacked_step(&mut self, turn: &Turn<'_>) -> Option<Cost> {
         if let Some(search) = self.due.search.take() {
             self.search_step(turn, search);
+            return Some(Cost::default());
+        }
+        if let Some(ways) = self.due.looking.take() {
+            self.look_on(ways);
             return Some(Cost::default());
         }
         let Some(mut walk) = self.due.walk.take() else {
@@ -152,7 +178,9 @@ impl Orphans {
         let mut cost = Cost::default();
         if let Some((tag, score)) = walk.portion.pop_front() {
             cost = self.entry(turn, &mut walk, &tag, &score);
-            if cost.writes > 0 {
+            if self.due.looking.is_some() {
+                walk.portion.push_front((tag, score));
+            } else if cost.writes > 0 {
                 walk.past_gone(&score);
             } else {
                 walk.pass(&score);
@@ -176,7 +204,8 @@ impl Orphans {
         self.due.search = Some(Search {
             db,
             tags: some_tags(turn.ctx, &names.hash),
-            candidates: self.candidates(db, &names),
+            usual: self.usual_indexes(&names),
+            others: 0,
             names,
         });
     }
@@ -221,12 +250,11 @@ impl Orphans {
         }
     }
 
-    /// Zsets that may be the index of a hash.
-    fn candidates(&self, db: i32, names: &Names) -> VecDeque<Vec<u8>> {
+    /// Zsets that would be the index of a hash by their name.
+    fn usual_indexes(&self, names: &Names) -> VecDeque<Vec<u8>> {
         let prefix = names.prefix.as_deref().unwrap_or_default();
-        let usual = self.names.unacked().map(|names| names.behind(prefix).index);
-        let others = self.due.zsets.get(&db).into_iter().flatten().cloned();
-        usual.chain(others).collect()
+        let usual = self.names.unacked();
+        usual.map(|names| names.behind(prefix).index).collect()
     }
 
     /// Looks into a few zsets for the messages of the hash.
@@ -235,7 +263,12 @@ impl Orphans {
             return;
         }
         for _ in 0..CANDIDATES {
-            let Some(zset) = search.candidates.pop_front() else {
+            let zset = search.usual.pop_front().or_else(|| {
+                let zsets = self.due.zsets.get(&search.db);
+                search.others += 1;
+                zsets?.get(search.others - 1).cloned()
+            });
+            let Some(zset) = zset else {
                 // An index that is missing is told: its messages come back to nobody.
                 self.walk(turn, search.db, search.names);
                 return;
@@ -313,7 +346,37 @@ impl Orphans {
         !walk.portion.is_empty()
     }
 
-    /// Judges one delivery, and puts it back if that is asked for.
+    /// Goes on looking for the ways of messages.
+    fn look_on(&mut self, mut ways: Ways) {
+        if self.tables.go_on(&mut ways) {
+            self.due.looking = Some(ways);
+            return;
+        }
+        let bytes = ways.bytes();
+        if self.due.ways_bytes + bytes > WAYS_BYTES {
+            self.due.ways.clear();
+            self.due.ways_bytes = 0;
+        }
+        self.due.ways_bytes += bytes;
+        self.due.ways.insert(ways.place(), Rc::new(ways));
+    }
+
+    /// Where messages of this routing key go by a table. `None` where that takes a
+    /// while: then it is being looked for.
+    fn ways(&mut self, db: i32, table: Vec<u8>, routing_key: &[u8]) -> Option<Rc<Ways>> {
+        let mut ways = self.tables.ways(db, &table, routing_key);
+        if !self.tables.go_on(&mut ways) {
+            return Some(Rc::new(ways));
+        }
+        let known = self.due.ways.get(&ways.place()).cloned();
+        if known.is_none() {
+            self.due.looking = Some(ways);
+        }
+        known
+    }
+
+    /// Judges one delivery, and puts it back if that is asked for. While where it goes
+    /// is being looked for, it is to be judged again.
     fn entry(&mut self, turn: &Turn<'_>, walk: &mut Walk, tag: &[u8], score: &[u8]) -> Cost {
         let mut cost = Cost::default();
         let length = key::ask(turn.ctx, &walk.names.hash, c"HSTRLEN", &[tag]).int();
@@ -332,7 +395,7 @@ impl Orphans {
         let Value::Str(value) = key::ask(turn.ctx, &walk.names.hash, c"HGET", &[tag]) else {
             return cost;
         };
-        cost.bytes = value.len() as u64;
+        cost.bytes = value.len() as u64 + PUT_BACK;
         let Some(taken) = envelope::read_unacked(&value) else {
             self.keep(Kind::Unacked, "it cannot be read");
             return cost;
@@ -346,6 +409,16 @@ impl Orphans {
             self.keep(Kind::Unacked, "its eta lies ahead");
             return cost;
         }
+        let ways = match walk.names.table_of(&taken.exchange) {
+            Some(table) => {
+                let routing_key = taken.routing_key.as_bytes();
+                let Some(ways) = self.ways(walk.db, table, routing_key) else {
+                    return cost;
+                };
+                Some(ways)
+            }
+            None => None,
+        };
         let age_ms = seconds_to_ms(score).map_or(0, |ms| turn.now_ms.saturating_sub(ms));
         walk.stuck += 1;
         walk.oldest_ms = walk.oldest_ms.max(Some(age_ms));
@@ -354,7 +427,7 @@ impl Orphans {
         let stuck = Stuck {
             tag,
             value: &value,
-            exchange: &taken.exchange,
+            ways: ways.as_deref(),
             routing_key: &taken.routing_key,
             priority: taken.envelope.priority,
         };
@@ -440,25 +513,26 @@ impl Orphans {
             "no routing table tells the key prefix of its queue: the setting unacked-key and \
              those beside it do",
         ))?;
-        let queues: Vec<Vec<u8>> = if stuck.exchange.is_empty() {
+        let queues: Vec<Vec<u8>> = if let Some(ways) = stuck.ways {
+            let (_, table, _) = ways.place();
+            let bound = |member: &[u8]| {
+                key::ask(turn.ctx, &table, c"SISMEMBER", &[member]).int() == Some(1)
+            };
+            ways.queues()
+                .ok_or(Some(
+                    "its routing key leads to more queues than one step fills",
+                ))?
+                .iter()
+                .filter(|(_, member)| bound(member))
+                .map(|(queue, _)| queue.clone())
+                .collect()
+        } else {
             let bound = || walk.names.named || self.tables.leads_to(walk.db, prefix, key);
             if key.is_empty() || !bound() {
                 Vec::new()
             } else {
                 vec![key.to_vec()]
             }
-        } else {
-            let exchange = stuck.exchange.as_bytes();
-            let table = [prefix, b"_kombu.binding.".as_slice(), exchange].concat();
-            let bound = |member: &[u8]| {
-                key::ask(turn.ctx, &table, c"SISMEMBER", &[member]).int() == Some(1)
-            };
-            self.tables
-                .routes(walk.db, &table, key)
-                .into_iter()
-                .filter(|(_, member)| bound(member))
-                .map(|(queue, _)| queue)
-                .collect()
         };
         if queues.is_empty() {
             return Err(Some(
@@ -474,7 +548,7 @@ impl Orphans {
                 // is the one that kombu before 5.3 puts all messages back to.
                 queue
             } else {
-                list_of(&queue, &sep, stuck.priority)
+                list_of(&queue, sep, stuck.priority)
             };
             let string = Str::new(&list).ok_or(None)?;
             let kind = Key::read(turn.ctx, &string).and_then(|key| key.kind());
