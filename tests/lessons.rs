@@ -10,6 +10,7 @@ use crate::chaos::Dice;
 use crate::client::{Conn, list};
 use crate::cmd;
 use crate::data::DataSet;
+use crate::extremes::slices_stay_short;
 use crate::jobs;
 use crate::server::{Setup, on_every_server, same, wait_for};
 
@@ -100,11 +101,7 @@ async fn tables_indexes_and_schedules_of_300_000_members_are_looked_at_in_part()
             assert!(took < Duration::from_millis(500), "{command}: {took:?}");
             assert!(told.len() < 500_000, "{command}: {} bytes", told.len());
         }
-        conn.run("HYGIENE.ORPHANS").await;
-        conn.run("HYGIENE.SCAN").await;
-        let longest = conn.info("hygiene", "hygiene_longest_slice_us").await;
-        let longest: u64 = longest.expect("it is told").parse().expect("a number");
-        assert!(longest < 400_000, "{longest} us");
+        slices_stay_short(&mut conn, &["HYGIENE.ORPHANS", "HYGIENE.SCAN"]).await;
         assert_eq!(conn.int("HLEN unacked").await, 300_000);
         server.assert_alive();
     })

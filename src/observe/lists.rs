@@ -43,7 +43,7 @@ impl Lists {
     pub fn look<'a>(&self, db: i32, name: &'a [u8], now_ms: impl FnOnce() -> i64) -> Look<'a> {
         match self.dbs.get(&db).and_then(|lists| lists.get(name)) {
             Some(List::Queue(base)) => Look::Queue(name.get(..*base).unwrap_or(name)),
-            Some(List::Other(until)) if *until > now_ms() => Look::Other,
+            Some(List::Other(until)) if is_ahead(*until, now_ms()) => Look::Other,
             _ => Look::Unknown,
         }
     }
@@ -89,7 +89,7 @@ impl Lists {
         for lists in self.dbs.values_mut() {
             lists.retain(|_, list| match list {
                 List::Queue(_) => true,
-                List::Other(until) => *until > now_ms,
+                List::Other(until) => is_ahead(*until, now_ms),
             });
         }
         self.recount();
@@ -102,6 +102,12 @@ impl Lists {
     fn recount(&mut self) {
         self.count = self.dbs.values().map(HashMap::len).sum();
     }
+}
+
+/// Whether the moment is still to come. Further ahead than it can have been set, the
+/// clock was set back since.
+fn is_ahead(until_ms: i64, now_ms: i64) -> bool {
+    (1..=NOT_AGAIN_MS).contains(&until_ms.saturating_sub(now_ms))
 }
 
 #[cfg(test)]
@@ -147,6 +153,8 @@ mod tests {
         lists.note(0, b"todo", None, false, 1_000);
         assert_eq!(told(&lists, 0, b"todo", 60_999), "other");
         assert_eq!(told(&lists, 0, b"todo", 61_000), "unknown");
+        // The clock was set back.
+        assert_eq!(told(&lists, 0, b"todo", -3_600_000), "unknown");
     }
 
     #[test]
