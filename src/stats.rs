@@ -108,12 +108,14 @@ pub fn purged(class: Class) {
 static SLICES: Counter = Counter::new();
 static SLICE_TIME_US: Counter = Counter::new();
 static SLICE_US: Histogram = Histogram::new();
+static SLICE_CPU_US: Histogram = Histogram::new();
 
-/// A slice of a scan or a sweep took that long.
-pub fn slice(us: u64) {
+/// A slice of a scan or a sweep took that long, and so much of the processor.
+pub fn slice(us: u64, cpu_us: u64) {
     SLICES.add(1);
     SLICE_TIME_US.add(us);
     SLICE_US.add(us);
+    SLICE_CPU_US.add(cpu_us);
 }
 
 static JOBS_FINISHED: Counter = Counter::new();
@@ -251,6 +253,7 @@ pub fn reset() {
     HOOK.reset();
     STAMP_RUNS.reset();
     SLICE_US.reset();
+    SLICE_CPU_US.reset();
     LONGEST_LOOK_US.reset();
     begin();
 }
@@ -317,6 +320,7 @@ pub fn figures() -> Vec<(&'static str, Figure)> {
         ("slices_total", number(&SLICES)),
         ("slice_time_us_total", number(&SLICE_TIME_US)),
         ("longest_slice_us", count(SLICE_US.highest())),
+        ("longest_slice_cpu_us", count(SLICE_CPU_US.highest())),
         (
             "slice_p99_us",
             SLICE_US

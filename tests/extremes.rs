@@ -12,27 +12,29 @@ use crate::client::{Conn, error_text, list};
 use crate::cmd;
 use crate::data::DataSet;
 use crate::jobs;
-use crate::server::{Binary, Server, Setup, on_every_server, same, wait_for};
+use crate::server::{Binary, Server, Setup, on_every_server, on_one_server, same, wait_for};
 
 const HALF_A_GIGABYTE: u64 = 512 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
 
 /// The longest that a slice of ours may hold the main thread here, in µs. Promised are
-/// 2 ms of a release; this is a build for tests, on whatever machine.
+/// 2 ms of a release, and this is a build for tests.
 const LONGEST_SLICE_US: i64 = 5_000;
 
-/// So often a pass may have lost the processor to others, which its slices cannot help.
-const TRIES: usize = 8;
+/// A processor shared with many others now and then takes longer for the same.
+const TRIES: usize = 3;
 
+/// Of the longest slice since the last RESET the time that it really worked, in µs: the
+/// machine of a test is busy, and gives the processor to others meanwhile.
 async fn longest_slice(conn: &mut Conn) -> i64 {
-    let told = conn.info("hygiene", "hygiene_longest_slice_us").await;
+    let told = conn.info("hygiene", "hygiene_longest_slice_cpu_us").await;
     told.expect("INFO hygiene tells it")
         .parse()
         .expect("a number")
 }
 
-/// Each of these passes keeps all its slices short at least once: what takes long by
-/// itself takes long each time.
+/// Each of these passes keeps its slices short: what takes long by itself takes long
+/// each time.
 pub async fn slices_stay_short(conn: &mut Conn, passes: &[&str]) {
     for pass in passes {
         let mut best = i64::MAX;
@@ -45,6 +47,7 @@ pub async fn slices_stay_short(conn: &mut Conn, passes: &[&str]) {
             }
         }
         println!("{pass}: longest slice {best} us");
+        assert!(best > 0, "{pass}: no slice was timed");
         assert!(best <= LONGEST_SLICE_US, "{pass}: a slice of {best} us");
     }
 }
@@ -417,7 +420,7 @@ async fn huge_names_are_neither_remembered_nor_told_in_full() {
 async fn names_of_512_megabytes_cost_a_few_looks_at_their_key() {
     const MOST_LOOKS: f64 = 12.0;
     let message = Message::new("a.b", "1").queue("celery").body();
-    on_every_server(async |binary| {
+    on_one_server(async |binary| {
         let mut server = Setup::on(binary).start().await;
         let mut conn = server.connect().await;
         let before = memory_at_rest(&mut conn).await;

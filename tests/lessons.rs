@@ -316,6 +316,45 @@ async fn clients_killed_while_they_wait_leave_nothing_behind() {
     .await;
 }
 
+/// RESP3 sends pushes whenever it likes, also to a client that waits for its answer.
+#[tokio::test]
+async fn pushes_to_a_client_that_waits_leave_its_answer_whole() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        seed_results(&mut conn, "s", 3_000).await;
+        let mut waits = server.connect_resp3().await;
+        if binary.is_7_0_or_newer() {
+            waits.run("CLIENT NO-EVICT ON").await;
+        }
+        waits
+            .run("CLIENT TRACKING ON BCAST PREFIX celery-task-meta-")
+            .await;
+        let pushed = waits.int("CLIENT ID").await;
+        let answers = tokio::spawn(async move {
+            let mut stamped = 0;
+            for _ in 0..3 {
+                stamped += waits.fields("HYGIENE.FIXTTL").await.int("stamped");
+                waits
+                    .fields("HYGIENE.SCAN")
+                    .await
+                    .one("classes", "class", "task_result");
+            }
+            stamped
+        });
+        // Each of these is pushed, while the passes wait for their slices.
+        while !answers.is_finished() {
+            conn.run("SET celery-task-meta-other {}").await;
+        }
+        assert!(
+            answers.await.expect("no panic") >= 3_000,
+            "of client {pushed}"
+        );
+        server.assert_alive();
+    })
+    .await;
+}
+
 /// CVE-2026-21864, valkey-bloom: a broken RESTORE. There is no data type of ours, and
 /// what a server refuses of its own raises nothing here.
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::server::context::{disk_forbids, memory_full, now_ms, replicas, writes
 use crate::server::guard::{Entry, guard};
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, acl, events};
+use crate::server::{Ctx, MainCell, acl, cpu, events};
 use crate::{settings, stats};
 
 /// Jobs that run or wait at once; more are refused.
@@ -258,13 +258,12 @@ impl Task for Slice {
             jobs.pace.begin(had_us, events::take_turns());
             jobs.pace.slice_us(&current.settings)
         });
-        let started = Instant::now();
+        let (started, cpu_us) = (Instant::now(), cpu::thread_us());
         let step = guard(Entry::Slice, || job.slice(ctx, slice_us))
             .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
         let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         job.run.server_us += spent_us;
         job.run.slices += 1;
-        stats::slice(spent_us);
         let wait_ms = match &step {
             Step::Again { writes, held_back } => {
                 let pace_ms = with(|jobs| {
@@ -305,6 +304,9 @@ impl Task for Slice {
                 finish(job, state, Err(why));
             }
         }
+        // The last one ends with the reply.
+        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        stats::slice(spent_us, cpu::thread_us().saturating_sub(cpu_us));
         with(|jobs| jobs.rearm(ctx, wait_ms));
     }
 
