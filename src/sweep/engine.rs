@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{Cost, Job, Order, Run, Scope, Turn};
+use super::{Cost, Job, Order, Run, Scope, Turn, Visitor};
 use crate::core::pace::Pace;
 use crate::core::reply::Reply;
 use crate::server::acl::User;
@@ -33,6 +33,9 @@ const BYTES_PER_CLOCK: u64 = 4_096;
 
 /// The most of one value that a look at it can cost, in bytes.
 const READ_AT_ONCE: usize = crate::core::celery::result::MAX_PAYLOAD;
+
+/// Things freed between two looks at the clock, after a pass.
+const SHED_AT_ONCE: usize = 256;
 
 /// How long a job that may not go on now rests, in ms.
 const REST_MS: u64 = 50;
@@ -77,6 +80,8 @@ struct Jobs {
     pace: Pace,
     /// When the last slice ended.
     ended: Option<Instant>,
+    /// Visitors that have replied and keep a lot.
+    leftover: Vec<Box<dyn Visitor>>,
 }
 
 static JOBS: MainCell<Option<Jobs>> = MainCell::new(None);
@@ -245,8 +250,40 @@ enum Step {
     Failed(String),
 }
 
+impl Slice {
+    /// Frees a part of what a pass that is over has kept; `false` if there is none.
+    fn shed(ctx: Ctx<'_>) -> bool {
+        let Some(mut visitor) = with(|jobs| jobs.leftover.pop()) else {
+            return false;
+        };
+        let (started, cpu_us) = (Instant::now(), cpu::thread_us());
+        let slice = Duration::from_micros(settings::now().settings.slice_us);
+        let mut more = true;
+        while more && started.elapsed() < slice {
+            more = visitor.shed(SHED_AT_ONCE);
+        }
+        let left = if more {
+            Some(visitor)
+        } else {
+            drop(visitor);
+            None
+        };
+        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        stats::slice(spent_us, cpu::thread_us().saturating_sub(cpu_us));
+        with(|jobs| {
+            jobs.timer = None;
+            jobs.leftover.extend(left);
+            jobs.rearm(ctx, 1);
+        });
+        true
+    }
+}
+
 impl Task for Slice {
     fn fire(ctx: Ctx<'_>) {
+        if Self::shed(ctx) {
+            return;
+        }
         let Some(mut job) = with(Jobs::next) else {
             with(|jobs| jobs.rearm(ctx, REST_MS));
             return;
@@ -351,7 +388,7 @@ impl Jobs {
     }
 
     fn rearm(&mut self, ctx: Ctx<'_>, ms: u64) {
-        if self.running.is_empty() {
+        if self.running.is_empty() && self.leftover.is_empty() {
             events::count_turns(ctx, false);
         } else if self.timer.is_none() {
             self.timer = Timer::arm::<Slice>(ctx, ms);
@@ -380,6 +417,7 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
             run,
             result: result.clone(),
         });
+        jobs.leftover.push(job.order.visitor);
         if client.is_some() {
             jobs.answers.insert(id, result);
         }
