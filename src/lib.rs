@@ -27,6 +27,7 @@ pub mod verdict;
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
 use server::guard::{Entry, guard};
+use server::timer;
 use sweep::{background, engine, last};
 
 /// The server's own allocator, so that what the module uses shows in `used_memory`.
@@ -103,6 +104,7 @@ impl OnTurn for Life {
         match turn {
             Turn::Cron => {
                 keyspace::look_for_listeners(ctx);
+                timer::round(ctx);
                 // A fault of one of them is none of the others'.
                 guard(Entry::After, || hook::settle(ctx));
                 guard(Entry::After, || observe::state::round(ctx));

@@ -108,12 +108,14 @@ pub fn purged(class: Class) {
 static SLICES: Counter = Counter::new();
 static SLICE_TIME_US: Counter = Counter::new();
 static SLICE_US: Histogram = Histogram::new();
+static SLICE_CPU_US: Histogram = Histogram::new();
 
-/// A slice of a scan or a sweep took that long.
-pub fn slice(us: u64) {
+/// A slice of a scan or a sweep took that long, and so much of the processor.
+pub fn slice(us: u64, cpu_us: u64) {
     SLICES.add(1);
     SLICE_TIME_US.add(us);
     SLICE_US.add(us);
+    SLICE_CPU_US.add(cpu_us);
 }
 
 static JOBS_FINISHED: Counter = Counter::new();
@@ -320,6 +322,7 @@ static SOURCES: &[(&str, Source)] = &{
         ("slices_total", Count(&SLICES)),
         ("slice_time_us_total", Count(&SLICE_TIME_US)),
         ("longest_slice_us", Highest(&SLICE_US)),
+        ("longest_slice_cpu_us", Highest(&SLICE_CPU_US)),
         ("slice_p99_us", NinetyNinth(&SLICE_US)),
         ("jobs_running", Elsewhere(jobs_running)),
         ("jobs_finished_total", Count(&JOBS_FINISHED)),

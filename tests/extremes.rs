@@ -17,16 +17,44 @@ use crate::server::{Binary, Server, Setup, on_every_server, on_one_server, same,
 const HALF_A_GIGABYTE: u64 = 512 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
 
-/// The longest that a slice of ours may hold the main thread here, in µs: far above
-/// what is promised (2 ms), since the machine of a test is busy and others may have the
-/// processor meanwhile; far below what one look at every byte or element would take.
-const LONGEST_SLICE_US: i64 = 400_000;
+/// The longest that a slice of ours may hold the main thread here, in µs. Promised are
+/// 2 ms of a release, and this is a build for tests.
+const LONGEST_SLICE_US: i64 = 5_000;
 
+/// A processor shared with many others now and then takes longer for the same.
+const TRIES: usize = 3;
+
+/// Of the longest slice since the last RESET the time that it really worked, in µs: the
+/// machine of a test is busy, and gives the processor to others meanwhile.
 async fn longest_slice(conn: &mut Conn) -> i64 {
-    let told = conn.info("hygiene", "hygiene_longest_slice_us").await;
+    let told = conn.info("hygiene", "hygiene_longest_slice_cpu_us").await;
     told.expect("INFO hygiene tells it")
         .parse()
         .expect("a number")
+}
+
+/// Each of these passes keeps its slices short: what takes long by itself takes long
+/// each time.
+pub async fn slices_stay_short(conn: &mut Conn, passes: &[&str]) {
+    no_slice_is_above(LONGEST_SLICE_US, conn, passes).await;
+}
+
+/// The same with another limit, in µs.
+pub async fn no_slice_is_above(limit_us: i64, conn: &mut Conn, passes: &[&str]) {
+    for pass in passes {
+        let mut best = i64::MAX;
+        for _ in 0..TRIES {
+            conn.run("HYGIENE.STATS RESET").await;
+            conn.run(*pass).await;
+            best = best.min(longest_slice(conn).await);
+            if best <= limit_us {
+                break;
+            }
+        }
+        println!("{pass}: longest slice {best} us");
+        assert!(best > 0, "{pass}: no slice was timed");
+        assert!(best <= limit_us, "{pass}: a slice of {best} us");
+    }
 }
 
 async fn memory(conn: &mut Conn) -> i64 {
@@ -78,8 +106,15 @@ async fn a_result_of_512_megabytes_is_stamped_counted_and_never_read() {
         );
         conn.run("HYGIENE.KEYS 0 CLASS task_result").await;
         conn.run("HYGIENE.BEATSTATUS").await;
-        let longest = longest_slice(&mut conn).await;
-        assert!(longest < LONGEST_SLICE_US, "{longest} us");
+        slices_stay_short(
+            &mut conn,
+            &[
+                "HYGIENE.SCAN MEMORY EXACT",
+                "HYGIENE.ORPHANS",
+                "HYGIENE.FIXTTL MAXAGE 1s DRYRUN",
+            ],
+        )
+        .await;
         server.assert_alive();
     })
     .await;
@@ -167,8 +202,11 @@ async fn ten_million_elements_are_counted_without_a_look_at_each() {
             10_000_001
         );
         assert!(took < Duration::from_millis(200), "{took:?}");
-        let longest = longest_slice(&mut conn).await;
-        assert!(longest < LONGEST_SLICE_US, "{longest} us");
+        slices_stay_short(
+            &mut conn,
+            &["HYGIENE.SCAN", "HYGIENE.ORPHANS", "HYGIENE.FIXTTL DRYRUN"],
+        )
+        .await;
         assert_eq!(
             conn.int("LLEN celery").await,
             10_000_001,
@@ -281,8 +319,9 @@ async fn a_hundred_thousand_queues_are_summed_and_answers_stay_small() {
         let page = conn.text("HYGIENE.DOCTOR").await;
         assert!(page.len() < 20_000, "{} bytes", page.len());
         conn.run("HYGIENE.ORPHANS").await;
-        let longest = longest_slice(&mut conn).await;
-        assert!(longest < LONGEST_SLICE_US, "{longest} us");
+        slices_stay_short(&mut conn, &["HYGIENE.ORPHANS", "HYGIENE.FIXTTL DRYRUN"]).await;
+        // Its reply holds what BEATSTATUS says, which looks at all of them at once.
+        no_slice_is_above(60_000, &mut conn, &["HYGIENE.SCAN"]).await;
         server.assert_alive();
     })
     .await;
@@ -314,8 +353,11 @@ async fn a_thousand_databases_are_all_looked_at() {
         let status = conn.fields("HYGIENE.BEATSTATUS").await;
         assert!(begin.elapsed() < Duration::from_millis(200));
         assert_eq!(list(status.get("queues")).len(), 3, "{status:?}");
-        let longest = longest_slice(&mut conn).await;
-        assert!(longest < LONGEST_SLICE_US, "{longest} us");
+        slices_stay_short(
+            &mut conn,
+            &["HYGIENE.SCAN", "HYGIENE.ORPHANS", "HYGIENE.FIXTTL DRYRUN"],
+        )
+        .await;
         server.assert_alive();
     })
     .await;
@@ -375,14 +417,71 @@ async fn huge_names_are_neither_remembered_nor_told_in_full() {
     .await;
 }
 
+/// The server hashes a name each time it looks a key up, so whatever is done to a key of
+/// such a name takes as long as a few of these looks, and no longer.
+#[tokio::test]
+async fn names_of_512_megabytes_cost_a_few_looks_at_their_key() {
+    const MOST_LOOKS: f64 = 12.0;
+    let message = Message::new("a.b", "1").queue("celery").body();
+    on_one_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let before = memory_at_rest(&mut conn).await;
+        let head = "celery-task-meta-";
+        for (head, write) in [
+            (head, "SET"),
+            ("_kombu.binding.", "SADD"),
+            ("queue", "LPUSH"),
+        ] {
+            let length = usize::try_from(HALF_A_GIGABYTE).expect("a size");
+            let mut key = head.as_bytes().to_vec();
+            key.resize(length, b'n');
+            conn.run(cmd![write, &key, &message]).await;
+            if write == "SET" {
+                let ttl = conn.ttl(&key).await;
+                assert!((1..=3_600).contains(&ttl), "as any result's: {ttl}");
+            }
+            let begun = processor_s(&mut conn).await;
+            for _ in 0..3 {
+                conn.run(cmd!["PERSIST", &key]).await;
+            }
+            let look = (processor_s(&mut conn).await - begun) / 3.0;
+            for pass in [
+                &format!("HYGIENE.SCAN MATCH *{}?x", "n".repeat(1_000)),
+                "HYGIENE.KEYS 0 MATCH *n?n*x",
+                "HYGIENE.SCAN MEMORY EXACT",
+                "HYGIENE.FIXTTL DRYRUN",
+                "HYGIENE.ORPHANS",
+                "HYGIENE.BEATSTATUS",
+            ] {
+                let begun = processor_s(&mut conn).await;
+                let told = format!("{:?}", conn.value(pass).await);
+                let took = processor_s(&mut conn).await - begun;
+                println!("{write} {pass}: {took:.2} s, a look {look:.2} s");
+                assert!(
+                    took <= MOST_LOOKS * look + 0.2,
+                    "{pass}: {took} s, a look takes {look} s"
+                );
+                assert!(told.len() < 100_000, "{pass}: {} bytes", told.len());
+            }
+            conn.run("FLUSHALL").await;
+        }
+        let left = memory_at_rest(&mut conn).await - before;
+        assert!(left < 64 * 1024 * 1024, "{left} bytes are left");
+        server.assert_alive();
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_thousand_clients_that_scan_at_once_are_served_or_told_to_wait() {
-    on_one_server(async |binary| {
+    on_every_server(async |binary| {
         let mut server = Setup::on(binary).config("maxclients 2000").start().await;
         let mut conn = server.connect().await;
         celery::seed_results(&mut conn, "s", 50_000).await;
+        const CLIENTS: usize = 1_000;
         let mut clients = Vec::new();
-        for _ in 0..900 {
+        for _ in 0..CLIENTS {
             clients.push(server.connect().await);
         }
         let asked: Vec<_> = clients
@@ -407,7 +506,7 @@ async fn a_thousand_clients_that_scan_at_once_are_served_or_told_to_wait() {
                 }
             }
         }
-        assert_eq!(served + refused, 900);
+        assert_eq!(served + refused, CLIENTS);
         assert!(
             served >= 16 && refused > 0,
             "{served} served, {refused} refused"
@@ -553,7 +652,7 @@ fn with_a_disk_that_can_be_full(binary: &'static Binary, dir: &Path) -> &'static
 }
 
 /// The background sweep, which nobody can be refused, and why it rests.
-async fn own_sweep_that_rests(conn: &mut Conn) -> (i64, String) {
+pub async fn own_sweep_that_rests(conn: &mut Conn) -> (i64, String) {
     conn.run("HYGIENE.CONFIG SET sweep-interval 1s").await;
     let found = wait_for("a sweep that rests for it", SOON, async || {
         let jobs = jobs::all(conn).await;

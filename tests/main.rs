@@ -40,4 +40,5 @@ mod stats; // flat numbers for monitors, what is published, how commands are doc
 mod sweeps; // sweeps by themselves, several at once, their list, their rights
 mod topology; // several replicas, however they were synced; roles that change
 mod trigger; // a task published from inside, and what became of it
+mod unlucky; // clocks that are set, disks that are slow, forks that fail
 mod upgrade; // an older module replaced by the new one, and back

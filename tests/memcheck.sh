@@ -31,7 +31,6 @@ case "\$*" in --version) exec "$server" "\$@" ;; esac
 exec valgrind --quiet --log-file="$out/logs/%p" --leak-check=full --show-leak-kinds=definite \\
     --num-callers=40 --keep-debuginfo=yes --soname-synonyms=somalloc='*jemalloc*' "$server" "\$@"
 SH
-    cargo=(cargo test)
     ;;
 address)
     runtime=$(cc -print-file-name=libasan.so)
@@ -44,8 +43,12 @@ case "\$*" in --version) exec "$server" "\$@" ;; esac
 # The server is not built for it, so leaks are valgrind's; its own jemalloc is behind ours.
 LD_PRELOAD=$runtime ASAN_OPTIONS=log_path=$out/logs/asan:detect_leaks=0:abort_on_error=1 exec "$server" "\$@"
 SH
-    export RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$PWD/target/address
-    cargo=(cargo +nightly test --target "$(rustc -vV | sed -n 's/^host: //p')")
+    # Only the module is built for it: that needs no standard library of its own, and
+    # the runtime, which a library does not bring, is the preloaded one.
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$PWD/target/address \
+        cargo +nightly build --locked --lib --target "$host"
+    beside=$PWD/target/address/$host/debug
     ;;
 *)
     echo "memcheck: valgrind or address, not $how" >&2
@@ -54,8 +57,14 @@ SH
 esac
 chmod +x "$wrapper"
 
+# Tests load the module that lies beside their program.
+program=$(cargo test --locked --test servers --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*(\(.*\))$/\1/p')
+if [[ -n ${beside:-} ]]; then
+    cp "$program" "$beside/servers"
+    program=$beside/servers
+fi
 status=0
-HYGIENE_TEST_SERVERS=$wrapper "${cargo[@]}" --locked --test servers -- "${tests[@]}" || status=1
+HYGIENE_TEST_SERVERS=$wrapper "$program" "${tests[@]}" || status=1
 
 # A report is a run of lines up to an empty one; ours names the library in a frame.
 ours=$(awk 'BEGIN { RS = "" } /redis_hygiene/ && !/still reachable/' "$out"/logs/* 2>/dev/null | head -n 400 || true)

@@ -364,6 +364,7 @@ async fn the_last_sweep_tells_its_result_and_what_lay_there_without_ttl() {
         assert!(seen.int("last_sweep_end_ms") >= now.0, "{seen:?}");
         let (p99, longest) = (seen.int("slice_p99_us"), seen.int("longest_slice_us"));
         assert!(0 <= p99 && p99 <= longest, "{seen:?}");
+        assert!(seen.int("longest_slice_cpu_us") > 0, "{seen:?}");
 
         // Deleted ones, by class, and a payload that holds no date.
         let old = now.ago(3 * 3_600);

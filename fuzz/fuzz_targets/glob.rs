@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use redis_hygiene::core::glob::{Glob, LONGEST};
+use redis_hygiene::core::glob::{Glob, LONGEST, MOST_STEPS};
 use redis_hygiene_fuzz::within;
 
 enum Part {
@@ -96,5 +96,9 @@ fuzz_target!(|input: &[u8]| {
     };
     assert_eq!(glob.source(), pattern);
     let matches = within(&[], 0, || glob.matches(name));
+    if matches != glob.may_match(name) {
+        assert!(pattern.len() * name.len() > MOST_STEPS, "not tried");
+        return;
+    }
     assert_eq!(matches, slow(pattern, name));
 });

@@ -19,7 +19,10 @@ fuzz_target!(|input: &[u8]| {
     };
     let assessment = within(input, 512, || judge(&evidence, NOW + 1_000));
     let _ = reply(&assessment, true);
-    let _ = doctor(&assessment, NOW + 1_000);
+    // To draw a page takes longer than all the rest, so few inputs get one.
+    if input.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)) % 16 == 0 {
+        let _ = doctor(&assessment, NOW + 1_000);
+    }
     traffic.redbeat_ticked(NOW + 2_000, 0, b"redbeat::lock", 1_500_000);
     traffic.pushed(NOW + 2_000, 0, b"celery", None);
     traffic.popped(NOW + 2_001, 0, b"celery");

@@ -268,10 +268,10 @@ impl Names {
         self
     }
 
-    /// Whether the operator has put the key out of everything's reach.
+    /// Whether the operator has put the key out of everything's reach. In doubt it is.
     #[must_use]
     pub fn exempt(&self, name: &[u8]) -> bool {
-        self.exempt.iter().any(|glob| glob.matches(name))
+        self.exempt.iter().any(|glob| glob.may_match(name))
     }
 
     /// Whether a string of this name is a `task_result`. This is what the hook

@@ -8,6 +8,7 @@
 pub mod args;
 pub mod beat;
 pub mod celery;
+pub mod clock;
 pub mod events;
 pub mod figures;
 pub mod glob;

@@ -325,6 +325,11 @@ impl Tally {
         self.remains = remains;
     }
 
+    /// Lets go of up to so many queues; `false` when none is left.
+    pub fn shed(&mut self, most: usize) -> bool {
+        (0..most).all(|_| self.queues.pop_first().is_some())
+    }
+
     /// Takes the lists of a queue's priorities for one queue, where they are called
     /// with another separator than kombu's own.
     pub fn merge_priorities(&mut self, db: i32, queue: &[u8], sep: &[u8]) {
@@ -502,7 +507,16 @@ impl Tally {
 
     fn longest_queues(&self, now_ms: i64) -> Reply {
         let mut queues: Vec<_> = self.queues.iter().collect();
-        queues.sort_by_key(|(_, queue)| Reverse(queue.length));
+        type Told<'a> = (&'a (i32, Vec<u8>), &'a QueueTally);
+        let longer = |a: &Told<'_>, b: &Told<'_>| {
+            let lengths = b.1.length.cmp(&a.1.length);
+            lengths.then_with(|| a.0.cmp(b.0))
+        };
+        if queues.len() > MOST_QUEUES {
+            queues.select_nth_unstable_by(MOST_QUEUES, longer);
+            queues.truncate(MOST_QUEUES);
+        }
+        queues.sort_unstable_by(longer);
         Reply::Array(
             queues
                 .into_iter()

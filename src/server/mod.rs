@@ -27,6 +27,7 @@ pub mod cell;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod cpu;
 pub mod events;
 pub mod guard;
 pub mod info;

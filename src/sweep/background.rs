@@ -2,16 +2,19 @@
 //! no beat, no worker and no client. It hangs on the server's own periodic round,
 //! so that no timer of ours stands while there is nothing to do.
 
+use std::time::Instant;
+
 use super::engine;
 use super::fix::{Fix, FixOrder};
 use super::orphans::{OrphanOrder, Orphans};
 use super::{Order, Scope};
+use crate::core::clock::Steps;
 use crate::core::keys::Class;
 use crate::core::orphans::{Action, Ages, NAMES};
 use crate::core::policy::Plan;
 use crate::core::settings::Settings;
 use crate::server::context::now_ms;
-use crate::server::{Ctx, MainCell};
+use crate::server::{Ctx, MainCell, log};
 use crate::settings::{self, Current};
 use crate::stats;
 
@@ -20,11 +23,16 @@ struct Clock {
     owed: Option<&'static str>,
     /// When the last one was started, Unix ms.
     last_ms: i64,
+    /// When the last round was, by a clock that nobody sets.
+    seen: Option<Instant>,
+    steps: Steps,
 }
 
 static CLOCK: MainCell<Clock> = MainCell::new(Clock {
     owed: None,
     last_ms: 0,
+    seen: None,
+    steps: Steps::new(),
 });
 
 /// The module or a data set has been loaded, or this server has become a primary.
@@ -38,12 +46,31 @@ pub fn owe(why: &'static str) {
 
 const INTERVAL: &str = "sweep-interval";
 
+impl Clock {
+    /// Sees whether the wall clock was set.
+    fn watch(&mut self, now_ms: i64) {
+        let seen = self.seen.replace(Instant::now());
+        let passed = seen.map_or(0, |seen| seen.elapsed().as_millis());
+        let step = self
+            .steps
+            .seen(now_ms, i64::try_from(passed).unwrap_or(i64::MAX));
+        if step > 0 {
+            log::warning(&format!(
+                "the clock was set forward by {} s: what seems that much older is left alone by \
+                 sweep-orphans for as long",
+                step / 1_000
+            ));
+        }
+    }
+}
+
 /// The server's periodic round: starts what is due.
 pub fn round(ctx: Ctx<'_>) {
     let current = settings::now();
     let now = now_ms();
     let what = {
         let mut clock = CLOCK.get_mut();
+        clock.watch(now);
         // A clock that was set back must not silence the sweep.
         clock.last_ms = clock.last_ms.min(now);
         let owed = clock.owed.filter(|_| current.settings.sweep_on_start);
@@ -89,7 +116,10 @@ pub fn round(ctx: Ctx<'_>) {
     );
     // After a load or a failover workers first have to come back and acknowledge
     // what they did meanwhile.
-    if what == INTERVAL && !current.settings.sweep_orphans.is_empty() {
+    if what == INTERVAL
+        && !current.settings.sweep_orphans.is_empty()
+        && CLOCK.get().steps.ahead_ms() == 0
+    {
         clean_orphans(ctx, &current);
     }
 }
@@ -141,5 +171,7 @@ pub fn forget() {
     *CLOCK.get_mut() = Clock {
         owed: None,
         last_ms: 0,
+        seen: None,
+        steps: Steps::new(),
     };
 }

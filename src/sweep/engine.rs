@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{Cost, Job, Order, Run, Scope, Turn};
+use super::{Cost, Job, Order, Run, Scope, Turn, Visitor};
 use crate::core::pace::{Next, Pace};
 use crate::core::reply::Reply;
 use crate::server::acl::User;
@@ -13,7 +13,7 @@ use crate::server::context::{disk_forbids, memory_full, now_ms, replicas, writes
 use crate::server::guard::{Entry, guard};
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, acl, events};
+use crate::server::{Ctx, MainCell, acl, cpu, events};
 use crate::{settings, stats};
 
 /// Jobs that run or wait at once; more are refused.
@@ -31,6 +31,9 @@ const KEYS_PER_CLOCK: u32 = 8;
 
 /// Bytes read after which the clock is looked at before the next key.
 pub(super) const BYTES_PER_CLOCK: u64 = 4_096;
+
+/// Things freed between two looks at the clock, after a pass.
+const SHED_AT_ONCE: usize = 256;
 
 /// How long a job that may not go on now rests, in ms.
 const REST_MS: u64 = 50;
@@ -82,6 +85,8 @@ struct Jobs {
     pace: Pace,
     /// When the last slice ended.
     ended: Option<Instant>,
+    /// Visitors that have replied and keep a lot.
+    leftover: Vec<Box<dyn Visitor>>,
 }
 
 static JOBS: MainCell<Option<Jobs>> = MainCell::new(None);
@@ -250,8 +255,40 @@ enum Step {
     Failed(String),
 }
 
+impl Slice {
+    /// Frees a part of what a pass that is over has kept; `false` if there is none.
+    fn shed(ctx: Ctx<'_>) -> bool {
+        let Some(mut visitor) = with(|jobs| jobs.leftover.pop()) else {
+            return false;
+        };
+        let (started, cpu_us) = (Instant::now(), cpu::thread_us());
+        let slice = Duration::from_micros(settings::now().settings.slice_us);
+        let mut more = true;
+        while more && started.elapsed() < slice {
+            more = visitor.shed(SHED_AT_ONCE);
+        }
+        let left = if more {
+            Some(visitor)
+        } else {
+            drop(visitor);
+            None
+        };
+        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        stats::slice(spent_us, cpu::thread_us().saturating_sub(cpu_us));
+        with(|jobs| {
+            jobs.next = None;
+            jobs.leftover.extend(left);
+            jobs.rearm(ctx, Next::Ms(1));
+        });
+        true
+    }
+}
+
 impl Task for Slice {
     fn fire(ctx: Ctx<'_>) {
+        if Self::shed(ctx) {
+            return;
+        }
         let Some(mut job) = with(Jobs::next) else {
             with(|jobs| jobs.rearm(ctx, Next::Ms(REST_MS)));
             return;
@@ -263,13 +300,12 @@ impl Task for Slice {
             jobs.pace.begin(had_us, events::take_turns());
             jobs.pace.slice_us(&current.settings)
         });
-        let started = Instant::now();
+        let (started, cpu_us) = (Instant::now(), cpu::thread_us());
         let step = guard(Entry::Slice, || job.slice(ctx, slice_us))
             .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
         let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         job.run.server_us += spent_us;
         job.run.slices += 1;
-        stats::slice(spent_us);
         let wait = match &step {
             Step::Again { writes, held_back } => {
                 let next = with(|jobs| {
@@ -310,6 +346,9 @@ impl Task for Slice {
                 finish(job, state, Err(why));
             }
         }
+        // The last one ends with the reply.
+        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        stats::slice(spent_us, cpu::thread_us().saturating_sub(cpu_us));
         with(|jobs| jobs.rearm(ctx, wait));
     }
 
@@ -354,7 +393,7 @@ impl Jobs {
     }
 
     fn rearm(&mut self, ctx: Ctx<'_>, wait: Next) {
-        if self.running.is_empty() {
+        if self.running.is_empty() && self.leftover.is_empty() {
             events::count_turns::<Slice>(ctx, false);
             return;
         }
@@ -390,6 +429,7 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
             run,
             result: result.clone(),
         });
+        jobs.leftover.push(job.order.visitor);
         if client.is_some() {
             jobs.answers.insert(id, result);
         }

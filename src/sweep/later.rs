@@ -99,6 +99,19 @@ impl Later {
         }
     }
 
+    /// Lets go of up to so many keys; `false` when none is left.
+    pub fn shed(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            if self.chords.pop_first().is_none()
+                && self.lists.pop_front().is_none()
+                && self.groups.pop_front().is_none()
+            {
+                return self.tables.shed(most);
+            }
+        }
+        true
+    }
+
     /// Notes a hash of unacknowledged messages.
     pub fn unacked(&mut self, db: i32, hash: Str) {
         self.twice.note(db, hash);

@@ -155,6 +155,12 @@ pub trait Visitor {
     fn restart(&mut self);
     /// The reply.
     fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply;
+    /// After the reply: lets go of up to so many of the things it keeps. `false` when it
+    /// keeps but a few. To free a hundred thousand names at once takes ten milliseconds.
+    fn shed(&mut self, most: usize) -> bool {
+        let _ = most;
+        false
+    }
 }
 
 /// What the engine knows of a pass.

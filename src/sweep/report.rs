@@ -389,6 +389,10 @@ impl Visitor for Report {
         self.skipped_noperm = 0;
     }
 
+    fn shed(&mut self, most: usize) -> bool {
+        self.tally.shed(most) || self.rest.shed(most)
+    }
+
     fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply {
         let now_ms = context::now_ms();
         let maxmemory = setting(ctx, b"maxmemory");

@@ -245,6 +245,34 @@ impl Tables {
         self.processes.pop_front()
     }
 
+    /// Lets go of up to so many members; `false` when none is left.
+    pub fn shed(&mut self, most: usize) -> bool {
+        let mut left = most;
+        while left > 0 {
+            if self.processes.pop_front().is_some() || self.due.pop_front().is_some() {
+                left -= 1;
+            } else if let Some((_, bound)) = self.leads.pop_first() {
+                left = left.saturating_sub(bound.len().max(1));
+            } else if let Some(reading) = &mut self.reading {
+                left -= 1;
+                if reading.members.pop_first().is_none() {
+                    self.reading = None;
+                }
+            } else if let Some(mut table) = self.tables.first_entry() {
+                let work = &mut table.get_mut().work;
+                let kept = work.len().saturating_sub(left);
+                left -= (work.len() - kept).max(1).min(left);
+                work.truncate(kept);
+                if kept == 0 {
+                    table.remove();
+                }
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
     /// All members have been seen; they are gone through in portions.
     fn read(&mut self, mut reading: Reading) {
         let Some(key) = binding::binding_key(&reading.name) else {

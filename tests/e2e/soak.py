@@ -31,11 +31,11 @@ from processes import Failure, beat, exit_on_sigterm, kill, wait_for, worker  # 
 WORKERS = 2
 # The server's memory beside its data and its clients' buffers, when all keys are gone.
 MOST_LEFT = 8 * 1024 * 1024
-# A slice is `slice-us`, 500 us, and the one key in hand; the machine is shared with
-# the workers, which may have the processor at any moment.
-LONGEST_SLICE_US = 20_000
+# A slice is `slice-us`, 500 us, and the one key in hand, by processor time: the machine
+# is shared with the workers, which may have the processor at any moment.
+LONGEST_SLICE_US = 2_000
 REST_S = 120
-MEASURED = ("used_memory", "keys", "queue", "without_ttl", "longest_slice_us", "published", "ran")
+MEASURED = ("used_memory", "keys", "queue", "without_ttl", "longest_slice_cpu_us", "published", "ran")
 
 
 class Publisher(threading.Thread):
@@ -194,7 +194,7 @@ class Soak:
                 "keys": client.dbsize(),
                 "queue": client.llen("celery"),
                 "without_ttl": client.dbsize() - info.get("db0", {}).get("expires", 0),
-                "longest_slice_us": info["hygiene_longest_slice_us"],
+                "longest_slice_cpu_us": info["hygiene_longest_slice_cpu_us"],
                 "published": self.publisher.published,
                 "ran": client.scard(soakapp.RAN),
             }
@@ -237,8 +237,9 @@ class Soak:
         info = client.info("hygiene")
         if info["hygiene_faults_total"]:
             told.append(f"{info['hygiene_faults_total']} internal faults")
-        if info["hygiene_longest_slice_us"] > LONGEST_SLICE_US:
-            told.append(f"a slice of {info['hygiene_longest_slice_us']} us")
+        longest = max(row["longest_slice_cpu_us"] for _, row in self.rows)
+        if longest > LONGEST_SLICE_US:
+            told.append(f"a slice of {longest} us")
         told += self.differences(client)
         client.flushall()
         left = wait_for("memory to come to rest", lambda: self.left(client), 30)
@@ -334,7 +335,7 @@ def main():
         soak.stop()
     counts = {name: soak.done.count(name) for name in dict.fromkeys(soak.done)}
     last = soak.rows[-1][1]
-    longest = max(row["longest_slice_us"] for _, row in soak.rows)
+    longest = max(row["longest_slice_cpu_us"] for _, row in soak.rows)
     print(f"soak: {len(soak.done)} steps: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     print(
         f"soak: {last['published']} tasks published, {last['ran']} ran, {soak.lost} lost by kombu; longest slice {longest} us; "

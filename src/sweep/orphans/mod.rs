@@ -356,6 +356,18 @@ impl Visitor for Orphans {
         }
     }
 
+    fn shed(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            if self.due.lists.pop_front().is_none()
+                && self.due.chords.pop_first().is_none()
+                && self.due.unacked.pop_first().is_none()
+            {
+                return self.tables.shed(most);
+            }
+        }
+        true
+    }
+
     fn report(&mut self, _ctx: Ctx<'_>, run: &Run) -> Reply {
         if let Some(walk) = self.due.walk.take() {
             self.places.push(walk.reply());
