@@ -414,6 +414,10 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
     let id = job.id;
     let client = job.client;
     let cancelled = state == "cancelled";
+    let mut visitor = job.order.visitor;
+    // Most keep little, and then no timer of ours stands after them.
+    let keeps_a_lot = visitor.shed(SHED_AT_ONCE);
+    let leftover = keeps_a_lot.then_some(visitor);
     stats::job_ended(job.order.what, cancelled, &run, result.as_ref().ok());
     with(|jobs| {
         jobs.on_turn = None;
@@ -429,7 +433,7 @@ fn finish(job: Job, state: &'static str, result: Result<Reply, String>) {
             run,
             result: result.clone(),
         });
-        jobs.leftover.push(job.order.visitor);
+        jobs.leftover.extend(leftover);
         if client.is_some() {
             jobs.answers.insert(id, result);
         }
