@@ -29,6 +29,21 @@ const ENOUGH_MARKED_GAPS: u32 = 3;
 const ENOUGH_CROWDED_GAPS: u32 = 6;
 const ODD_ONE_IN_GAPS: u32 = 4;
 
+/// So many of beat's newest 16 publishes that others interrupt are a crowd; a
+/// second beat is none once it is known.
+const CROWD: u32 = 4;
+
+/// Gaps that one needs of whom something else says that it is no beat.
+const ENOUGH_DOUBTED_GAPS: u32 = 12;
+
+/// So many messages of tasks that no beat sends are no accident, and so many
+/// intervals of beat's show what it sends.
+const FOREIGN: u64 = 2;
+const KNOWN_INTERVALS: i64 = 10;
+
+/// How late one may be who is not known yet, in ms, or a quarter of the interval.
+const NEWCOMER_SLACK_MS: i64 = 2_000;
+
 /// A crontab that was known for this long has shown its weekends.
 const WEEK_MS: i64 = 8 * 86_400_000;
 
@@ -69,6 +84,9 @@ pub struct Kept<'a> {
     /// What beat sends by counting from its own start: no crontab, which is due at
     /// its minute however often beat restarts, and seen within one life.
     counted: bool,
+    /// Others send the same without a rhythm, so that whoever comes new is more
+    /// likely one of them.
+    crowded: bool,
     /// Its beat went on without it.
     pub left: bool,
     /// It should have come by now.
@@ -94,29 +112,18 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
         return Vec::new();
     };
     let since_ms = since_ms.min(now_ms);
-    let rhythmic = rhythmic_origins(&evidence.heard.lines);
     let interval_ms = |line: &Line| {
         let expected = evidence.expected.iter().find(|e| e.task == line.task);
         expected.map(|e| e.interval_ms).filter(|ms| *ms > 0)
     };
-    // Who keeps one expected interval is beat, whatever little the others show.
-    let mut keepers: BTreeSet<&str> = BTreeSet::new();
-    for line in &evidence.heard.lines {
-        if let Some(every) = interval_ms(line) {
-            let crowded = line.voices.iter().any(strays);
-            let own = line.voices.iter().filter(|v| keeps(v, every, crowded));
-            keepers.extend(own.map(|v| v.origin.as_str()));
-        }
-    }
-    keepers.retain(|origin| rhythmic.contains(origin));
+    let senders = Senders::new(evidence, interval_ms, since_ms, now_ms);
     let mut ran: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for entry in evidence.redbeat.iter().flat_map(|r| &r.entries) {
         let runs = ran.entry(&entry.task).or_default();
         runs.extend(entry.last_run_at_ms);
     }
     let kept = evidence.heard.lines.iter().filter_map(|line| {
-        let senders = (&rhythmic, &keepers);
-        let mut kept = Kept::new(line, interval_ms(line), senders, since_ms, now_ms)?;
+        let mut kept = Kept::new(line, interval_ms(line), &senders)?;
         let sent = || ran.get(line.task.as_str()).is_some_and(|at| kept.sent(at));
         if !kept.is_proof() && sent() {
             kept.source = Source::RedBeat;
@@ -132,41 +139,41 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
 }
 
 impl<'a> Kept<'a> {
-    fn new(
-        line: &'a Line,
-        expected_ms: Option<i64>,
-        (rhythmic, keepers): (&BTreeSet<&str>, &BTreeSet<&str>),
-        since_ms: i64,
-        now_ms: i64,
-    ) -> Option<Self> {
+    fn new(line: &'a Line, expected_ms: Option<i64>, senders: &Senders<'a>) -> Option<Self> {
+        let now_ms = senders.now_ms;
         let steady = |voice: &&Voice| voice.rhythm.as_ref().is_some_and(is_steady);
-        let fits = |voice: &&Voice| rhythmic.contains(voice.origin.as_str());
+        let fits = |voice: &&Voice| senders.rhythmic.contains(voice.origin.as_str());
+        let is_keeper = |voice: &&Voice| senders.keepers.contains(voice.origin.as_str());
         let mut voices: Vec<&Voice> = line.voices.iter().filter(|v| v.marked).collect();
         let mut source = Source::BeatHeader;
+        let mut crowded = false;
         if voices.is_empty() {
             source = Source::LearnedRhythm;
             voices = line.voices.iter().filter(steady).filter(fits).collect();
             if let Some(expected_ms) = expected_ms
                 && !voices.iter().any(|v| paced(v, expected_ms))
             {
-                let own = line.voices.iter();
-                voices = own
-                    .filter(|v| keepers.contains(v.origin.as_str()))
-                    .collect();
+                voices = line.voices.iter().filter(is_keeper).collect();
             }
+            crowded = is_crowded(line, &voices, expected_ms);
             // In a crowd whose beat is known, a few even gaps are no news of it.
             let proven = |v: &Voice| {
                 let every = expected_ms.or(v.rhythm.map(|r| r.interval_ms));
                 every.is_some_and(|every| keeps(v, every, true))
             };
-            let crowded = line.voices.iter().any(strays);
             if crowded && voices.iter().any(|v| proven(v)) {
                 voices.retain(|v| proven(v));
+                let before = voices.clone();
+                voices.retain(|v| senders.trusts(v, &before));
             }
-            if let Some(pace) = Pace::of(line, &voices, expected_ms, since_ms) {
-                let more = line.voices.iter().filter(|v| pace.goes_on(v));
-                let more = more.filter(|v| !pace.crowded || fits(v));
+            if let Some(pace) = Pace::of(&voices, expected_ms, crowded) {
                 let known: BTreeSet<&str> = voices.iter().map(|v| v.origin.as_str()).collect();
+                let before = voices.clone();
+                let more = line
+                    .voices
+                    .iter()
+                    .filter(|v| pace.goes_on(v, &before, senders));
+                let more = more.filter(|v| !crowded || fits(v));
                 voices.extend(more.filter(|v| !known.contains(v.origin.as_str())));
             } else if line.whole.rhythm.as_ref().is_some_and(is_steady) {
                 voices = line.voices.iter().filter(|v| !strays(v)).collect();
@@ -175,8 +182,7 @@ impl<'a> Kept<'a> {
             if let Some(expected_ms) = expected_ms {
                 source = Source::ExpectedTask;
                 // Nobody showed it yet, so whoever sends may be beat.
-                let known =
-                    |v: &&Voice| paced(v, expected_ms) || keepers.contains(v.origin.as_str());
+                let known = |v: &&Voice| paced(v, expected_ms) || is_keeper(v);
                 if !voices.iter().any(known) {
                     voices = line.voices.iter().collect();
                 }
@@ -195,6 +201,7 @@ impl<'a> Kept<'a> {
             counted: expected_ms.is_some(),
             left: false,
             is_due: false,
+            crowded,
             voices,
         };
         if expected_ms.is_none() {
@@ -274,16 +281,10 @@ impl<'a> Kept<'a> {
         self.voices.iter().any(of_run)
     }
 
-    /// Whether others send the same without a rhythm.
-    fn is_crowded(&self) -> bool {
-        self.voices.iter().all(|v| !v.marked) && self.line.voices.iter().any(strays)
-    }
-
     /// Whether a voice has shown that this is its line.
     fn is_kept_by(&self, voice: &Voice) -> bool {
-        let crowded = self.is_crowded();
         self.interval_ms
-            .is_some_and(|every| keeps(voice, every, crowded))
+            .is_some_and(|every| keeps(voice, every, self.crowded))
     }
 
     fn is_proof(&self) -> bool {
@@ -295,41 +296,166 @@ impl<'a> Kept<'a> {
 struct Pace {
     interval_ms: i64,
     ended_ms: i64,
-    /// Since when there is silence that was watched.
-    missed_ms: i64,
     /// This line showed the pace; else another of its beat's tells what is missed.
     shown: bool,
-    /// Others send the same without a rhythm, so that whoever comes new is more
-    /// likely one of them.
     crowded: bool,
 }
 
 impl Pace {
-    fn of(line: &Line, voices: &[&Voice], expected_ms: Option<i64>, since_ms: i64) -> Option<Self> {
+    fn of(voices: &[&Voice], expected_ms: Option<i64>, crowded: bool) -> Option<Self> {
         let newest = voices.iter().max_by_key(|v| v.last_ms)?;
         let interval_ms = expected_ms.or(newest.rhythm.map(|r| r.interval_ms))?;
         Some(Self {
             interval_ms,
             shown: voices.iter().any(|v| keeps(v, interval_ms, false)),
             ended_ms: newest.last_ms,
-            missed_ms: newest.last_ms.max(since_ms),
-            crowded: line.voices.iter().any(strays),
+            crowded,
         })
     }
 
     /// Whether a voice may be the beat that took over: it began when that one
     /// ended, or keeps its pace, and nothing it did so far tells it from a beat.
-    fn goes_on(&self, voice: &Voice) -> bool {
-        let took_over = voice.first_ms > self.ended_ms.saturating_sub(self.interval_ms);
+    fn goes_on(&self, voice: &Voice, before: &[&Voice], senders: &Senders<'_>) -> bool {
+        let every = self.interval_ms;
+        let took_over = voice.known_ms > self.ended_ms.saturating_sub(every);
         if !self.crowded {
-            return !strays(voice) && (took_over || paced(voice, self.interval_ms));
+            return !strays(voice) && (took_over || paced(voice, every));
+        }
+        if !senders.trusts(voice, before) {
+            return false;
         }
         // A beat that starts again does so before silence is told, and comes
         // again when it should.
-        let in_time = voice.first_ms <= self.missed_ms.saturating_add(twice(self.interval_ms));
-        let unproven = voice.rhythm.is_none() || paced(voice, self.interval_ms);
-        keeps(voice, self.interval_ms, true)
-            || (self.shown && !strays(voice) && took_over && in_time && unproven)
+        let missed_ms = self.ended_ms.max(senders.since_ms);
+        let in_time = voice.known_ms <= missed_ms.saturating_add(twice(every));
+        let came_again = senders.now_ms.saturating_sub(voice.last_ms) <= soon(every);
+        let unproven = voice.rhythm.is_none() || paced(voice, every);
+        keeps(voice, every, true)
+            || (self.shown && !strays(voice) && took_over && in_time && unproven && came_again)
+    }
+}
+
+/// How soon one who is not known yet must come again to pass for beat.
+fn soon(interval_ms: i64) -> i64 {
+    interval_ms.saturating_add((interval_ms / 4).max(NEWCOMER_SLACK_MS))
+}
+
+/// Whether others send this line without a rhythm: one who strays, or who spoke
+/// while a beat did, and not in its pace. Of a server with many processes each is
+/// heard too seldom to stray.
+fn is_crowded(line: &Line, beats: &[&Voice], expected_ms: Option<i64>) -> bool {
+    let beside = |voice: &Voice| {
+        beats.iter().any(|beat| {
+            let every = expected_ms.or(beat.rhythm.map(|r| r.interval_ms));
+            every.is_some_and(|every| {
+                let long_since = beat.last_ms.saturating_sub(soon(every));
+                voice.origin != beat.origin
+                    && !paced(voice, every)
+                    && voice.known_ms < long_since
+                    && voice.last_ms > beat.first_ms
+            })
+        })
+    };
+    line.crowd >= CROWD || line.voices.iter().any(|v| strays(v) || beside(v))
+}
+
+/// What is known of those who send, from all that they send.
+struct Senders<'a> {
+    /// Most of what they send keeps a rhythm, or is too little to tell.
+    rhythmic: BTreeSet<&'a str>,
+    /// Who keeps one expected interval is beat, whatever little the others show.
+    keepers: BTreeSet<&'a str>,
+    /// Marked, or with a rhythm somewhere.
+    beats: BTreeSet<&'a str>,
+    /// The lines of each.
+    lines: BTreeMap<&'a str, Vec<(&'a Line, &'a Voice)>>,
+    /// Tasks that are beat's by somebody's word.
+    scheduled: BTreeSet<&'a str>,
+    since_ms: i64,
+    now_ms: i64,
+}
+
+impl<'a> Senders<'a> {
+    fn new(
+        evidence: &'a Evidence,
+        interval_ms: impl Fn(&Line) -> Option<i64>,
+        since_ms: i64,
+        now_ms: i64,
+    ) -> Self {
+        let heard = &evidence.heard.lines;
+        let rhythmic = rhythmic_origins(heard);
+        let mut keepers: BTreeSet<&str> = BTreeSet::new();
+        let mut beats: BTreeSet<&str> = BTreeSet::new();
+        let mut lines: BTreeMap<&str, Vec<(&Line, &Voice)>> = BTreeMap::new();
+        for line in heard {
+            if let Some(every) = interval_ms(line) {
+                let crowded = line.voices.iter().any(strays);
+                let own = line.voices.iter().filter(|v| keeps(v, every, crowded));
+                keepers.extend(own.map(|v| v.origin.as_str()));
+            }
+            for voice in &line.voices {
+                if voice.marked || voice.rhythm.as_ref().is_some_and(is_steady) {
+                    beats.insert(&voice.origin);
+                }
+                lines.entry(&voice.origin).or_default().push((line, voice));
+            }
+        }
+        keepers.retain(|origin| rhythmic.contains(origin));
+        beats.extend(&keepers);
+        let entries = evidence.redbeat.iter().flat_map(|r| &r.entries);
+        let scheduled = entries.map(|e| e.task.as_str());
+        let scheduled = scheduled.chain(evidence.expected.iter().map(|e| e.task.as_str()));
+        Self {
+            rhythmic,
+            keepers,
+            beats,
+            lines,
+            scheduled: scheduled.collect(),
+            since_ms,
+            now_ms,
+        }
+    }
+
+    /// Whether nothing that this one sends speaks against its being beat, or it
+    /// kept the pace for so long that nothing can: it does not send what beats
+    /// before it never did and others do, nor without a rhythm what they send in one.
+    fn trusts(&self, voice: &Voice, beats: &[&Voice]) -> bool {
+        let earlier = beats.iter().filter(|beat| beat.known_ms < voice.known_ms);
+        let Some(before) = earlier.max_by_key(|beat| beat.last_ms) else {
+            return true;
+        };
+        if voice.rhythm.is_some_and(|r| r.gaps >= ENOUGH_DOUBTED_GAPS) {
+            return true;
+        }
+        let Some(rhythm) = before.rhythm else {
+            return true;
+        };
+        // What it sends more seldom may not be known of it.
+        let long = rhythm.interval_ms.saturating_mul(KNOWN_INTERVALS);
+        let known_ms = before.last_ms.saturating_sub(long);
+        if self.since_ms.max(before.first_ms) > known_ms {
+            return true;
+        }
+        let own = self.lines.get(voice.origin.as_str());
+        let mut foreign = 0_u64;
+        for (line, voice) in own.into_iter().flatten() {
+            let mut of_beats = line
+                .voices
+                .iter()
+                .filter(|v| v.origin != voice.origin && self.beats.contains(v.origin.as_str()));
+            let known = of_beats.clone().next().is_some() || line.whole.marked;
+            if known {
+                let regular = |v: &Voice| v.rhythm.is_some_and(|r| r.gaps >= 3) && !strays(v);
+                if strays(voice) && of_beats.any(regular) {
+                    return false;
+                }
+            } else if !self.scheduled.contains(line.task.as_str())
+                && line.whole.first_ms <= known_ms
+            {
+                foreign = foreign.saturating_add(voice.count);
+            }
+        }
+        foreign < FOREIGN
     }
 }
 
@@ -381,7 +507,7 @@ fn led(mut lines: Vec<Kept<'_>>) -> Vec<Kept<'_>> {
         .collect();
     for (at, kept) in lines.iter_mut().enumerate() {
         let db = kept.line.db;
-        let Some(every) = kept.interval_ms.filter(|_| kept.is_crowded()) else {
+        let Some(every) = kept.interval_ms.filter(|_| kept.crowded) else {
             continue;
         };
         let own = kept
@@ -702,7 +828,7 @@ impl<'a> Beat<'a> {
         // the line's pace for a while.
         let is_beat = |origin: &str| {
             self.lines.iter().any(|kept| {
-                let crowded = kept.is_crowded();
+                let crowded = kept.crowded;
                 let mut own = kept.voices.iter().filter(|v| v.origin == origin);
                 own.any(|v| {
                     let pace = kept.interval_ms.filter(|_| v.count > 2);
