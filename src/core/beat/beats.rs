@@ -130,7 +130,7 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
         }
         Some(kept)
     });
-    let kept = kept.collect();
+    let kept = led(kept.collect());
     let ticked = evidence.heard.ticks.iter().map(|tick| tick.last_ms).max();
     groups(kept)
         .into_iter()
@@ -279,6 +279,12 @@ impl<'a> Kept<'a> {
     fn sent(&self, runs_ms: &[i64]) -> bool {
         let of_run = |v: &&Voice| runs_ms.iter().any(|at| at.abs_diff(v.last_ms) <= RUN_MS);
         self.voices.iter().any(of_run)
+    }
+
+    /// Whether a voice has shown that this is its line.
+    fn is_kept_by(&self, voice: &Voice) -> bool {
+        self.interval_ms
+            .is_some_and(|every| keeps(voice, every, self.crowded))
     }
 
     fn is_proof(&self) -> bool {
@@ -473,6 +479,76 @@ fn keeps(voice: &Voice, interval_ms: i64, crowded: bool) -> bool {
         r.gaps >= ENOUGH_CROWDED_GAPS && r.gaps.saturating_sub(r.alike) <= odd
     };
     voice.rhythm.is_some_and(shown) && paced(voice, interval_ms) && !strays(voice)
+}
+
+/// Leaves out newcomers to a slow line that its beat's fastest line does not know.
+///
+/// Whoever sends a task now and then looks for a while like a beat that starts
+/// again, in a slow line for long. A beat that does so is soon heard in the
+/// fastest line as well.
+fn led(mut lines: Vec<Kept<'_>>) -> Vec<Kept<'_>> {
+    // The fastest line that each origin keeps, and who speaks there.
+    let mut leads: BTreeMap<(u32, &str), (i64, usize)> = BTreeMap::new();
+    for (at, kept) in lines.iter().enumerate() {
+        let Some(every) = kept.interval_ms.filter(|_| kept.pause_ms.is_some()) else {
+            continue;
+        };
+        for voice in kept
+            .voices
+            .iter()
+            .filter(|v| v.marked || kept.is_kept_by(v))
+        {
+            let lead = leads
+                .entry((kept.line.db, voice.origin.as_str()))
+                .or_insert((every, at));
+            *lead = (every, at).min(*lead);
+        }
+    }
+    let fastest: Vec<(i64, Vec<&Voice>)> = lines
+        .iter()
+        .map(|k| (k.interval_ms.unwrap_or(i64::MAX), k.voices.clone()))
+        .collect();
+    for (at, kept) in lines.iter_mut().enumerate() {
+        let db = kept.line.db;
+        let Some(every) = kept.interval_ms.filter(|_| kept.crowded) else {
+            continue;
+        };
+        let own = kept
+            .voices
+            .iter()
+            .filter_map(|v| leads.get(&(db, v.origin.as_str())));
+        let mut leading: BTreeSet<usize> = own.map(|lead| lead.1).collect();
+        if leading.is_empty() {
+            // Nobody is known here, but elsewhere.
+            leading = leads
+                .iter()
+                .filter(|((of, _), _)| *of == db)
+                .map(|(_, lead)| lead.1)
+                .collect();
+        }
+        let leading = leading
+            .into_iter()
+            .filter(|lead| *lead != at)
+            .filter_map(|lead| fastest.get(lead));
+        let leading: Vec<_> = leading.filter(|(interval, _)| *interval < every).collect();
+        if leading.is_empty() {
+            continue;
+        }
+        let led = |voice: &Voice| {
+            leading.iter().any(|(interval, voices)| {
+                let mut there = voices.iter().filter(|v| v.origin == voice.origin);
+                there.any(|v| voice.last_ms <= v.last_ms.saturating_add(twice(*interval)))
+            })
+        };
+        kept.voices.retain(|v| {
+            keeps(v, every, true) || leads.contains_key(&(db, v.origin.as_str())) || led(v)
+        });
+        if let Some(last_ms) = kept.voices.iter().map(|v| v.last_ms).max() {
+            kept.last_ms = last_ms.min(kept.last_ms);
+        }
+    }
+    lines.retain(|kept| !kept.voices.is_empty());
+    lines
 }
 
 /// Whether a voice had time to show a rhythm and has none: less than two thirds
