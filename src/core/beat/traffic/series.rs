@@ -177,13 +177,15 @@ impl Series {
         if marked || !self.whole.marked {
             self.whole.spoke(at_ms, marked, unwatched_ms, cut);
         }
+        if look_again && voice.beats() {
+            senders.beats(voice.sender, at_ms);
+        }
+        if news && senders.is_beat(voice.sender) {
+            let other = before.filter(|_| changed).and_then(|b| self.voices.get(b));
+            let crowded = other.is_some_and(|other| !senders.is_beat(other.sender));
+            self.crowd = self.crowd << 1 | u16::from(crowded);
+        }
         if look_again {
-            if voice.beats() {
-                senders.beats(voice.sender, at_ms);
-                let other = before.filter(|_| changed).and_then(|b| self.voices.get(b));
-                let crowded = other.is_some_and(|other| !other.beats());
-                self.crowd = self.crowd << 1 | u16::from(crowded);
-            }
             self.look_again();
         }
     }
