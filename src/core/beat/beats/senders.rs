@@ -9,9 +9,7 @@ use super::pace::{keeps, strays};
 /// Gaps that one needs of whom something else says that it is no beat.
 const ENOUGH_DOUBTED_GAPS: u32 = 12;
 
-/// So many messages of tasks that no beat sends are no accident, and so many
-/// intervals of beat's show what it sends.
-const FOREIGN: u64 = 2;
+/// So many intervals of beat's show what it sends.
 const KNOWN_INTERVALS: i64 = 10;
 
 /// The part of an origin's publishes that must keep a rhythm: beat sends
@@ -77,7 +75,8 @@ impl<'a> Senders<'a> {
 
     /// Whether nothing that this one sends speaks against its being beat, or it
     /// kept the pace for so long that nothing can: it does not send what beats
-    /// before it never did and others do, nor without a rhythm what they send in one.
+    /// before it never did and others do, unless evenly (a schedule may have become
+    /// longer), nor without a rhythm what they send in one.
     pub fn trusts(&self, voice: &Voice, beats: &[&Voice]) -> bool {
         let earlier = beats.iter().filter(|beat| beat.known_ms < voice.known_ms);
         let Some(before) = earlier.max_by_key(|beat| beat.last_ms) else {
@@ -96,25 +95,19 @@ impl<'a> Senders<'a> {
             return true;
         }
         let own = self.lines.get(voice.origin.as_str());
-        let mut foreign = 0_u64;
-        for (line, voice) in own.into_iter().flatten() {
-            let mut of_beats = line
+        !own.into_iter().flatten().any(|(line, voice)| {
+            let of_beats = line
                 .voices
                 .iter()
                 .filter(|v| v.origin != voice.origin && self.beats.contains(v.origin.as_str()));
-            let known = of_beats.clone().next().is_some() || line.whole.marked;
-            if known {
+            if line.whole.marked || of_beats.clone().next().is_some() {
                 let regular = |v: &Voice| v.rhythm.is_some_and(|r| r.gaps >= 3) && !strays(v);
-                if strays(voice) && of_beats.any(regular) {
-                    return false;
-                }
-            } else if !self.scheduled.contains(line.task.as_str())
-                && line.whole.first_ms <= known_ms
-            {
-                foreign = foreign.saturating_add(voice.count);
+                return strays(voice) && of_beats.into_iter().any(regular);
             }
-        }
-        foreign < FOREIGN
+            line.whole.first_ms <= known_ms
+                && !self.scheduled.contains(line.task.as_str())
+                && is_uneven(voice)
+        })
     }
 }
 
@@ -135,4 +128,14 @@ fn rhythmic_origins(lines: &[Line]) -> BTreeSet<&str> {
         .filter(|(_, c)| most(*c))
         .map(|(origin, _)| origin)
         .collect()
+}
+
+/// Whether a few messages show already that these are no beat's: of two gaps or
+/// more one is half as long again as another.
+fn is_uneven(voice: &Voice) -> bool {
+    let times = voice.times_ms.iter().zip(voice.times_ms.iter().skip(1));
+    let gaps = || times.clone().map(|(a, b)| b.saturating_sub(*a));
+    let uneven = |short: i64, long: i64| long > short.saturating_add(short / 2);
+    let lengths = gaps().min().zip(gaps().max());
+    !voice.rhythm.is_some_and(|r| r.clock) && lengths.is_some_and(|(a, b)| uneven(a, b))
 }
