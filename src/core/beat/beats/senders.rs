@@ -9,6 +9,10 @@ use super::pace::{keeps, strays};
 /// Gaps that one needs of whom something else says that it is no beat.
 const ENOUGH_DOUBTED_GAPS: u32 = 12;
 
+/// So many messages more than of any task of beat's are no schedule's that has
+/// become longer.
+const MORE: u64 = 2;
+
 /// So many intervals of beat's show what it sends.
 const KNOWN_INTERVALS: i64 = 10;
 
@@ -75,8 +79,8 @@ impl<'a> Senders<'a> {
 
     /// Whether nothing that this one sends speaks against its being beat, or it
     /// kept the pace for so long that nothing can: it does not send what beats
-    /// before it never did and others do, unless evenly (a schedule may have become
-    /// longer), nor without a rhythm what they send in one.
+    /// before it never did and others do, unless evenly and more seldom (a schedule may have
+    /// become longer), nor without a rhythm what they send in one.
     pub fn trusts(&self, voice: &Voice, beats: &[&Voice]) -> bool {
         let earlier = beats.iter().filter(|beat| beat.known_ms < voice.known_ms);
         let Some(before) = earlier.max_by_key(|beat| beat.last_ms) else {
@@ -95,18 +99,24 @@ impl<'a> Senders<'a> {
             return true;
         }
         let own = self.lines.get(voice.origin.as_str());
-        !own.into_iter().flatten().any(|(line, voice)| {
-            let of_beats = line
-                .voices
-                .iter()
-                .filter(|v| v.origin != voice.origin && self.beats.contains(v.origin.as_str()));
-            if line.whole.marked || of_beats.clone().next().is_some() {
+        let own = || own.into_iter().flatten();
+        let is_beats = |line: &Line| {
+            let other = |v: &Voice| v.origin != voice.origin;
+            let mut others = line.voices.iter().filter(|v| other(v));
+            line.whole.marked || others.any(|v| self.beats.contains(v.origin.as_str()))
+        };
+        let of_beats = own().filter(|(line, _)| is_beats(line));
+        let most = of_beats.map(|(_, v)| v.count).max().unwrap_or(0);
+        !own().any(|(line, own)| {
+            if is_beats(line) {
                 let regular = |v: &Voice| v.rhythm.is_some_and(|r| r.gaps >= 3) && !strays(v);
-                return strays(voice) && of_beats.into_iter().any(regular);
+                let beat = |v: &&Voice| self.beats.contains(v.origin.as_str());
+                let mut others = line.voices.iter().filter(|v| v.origin != own.origin);
+                return strays(own) && others.any(|v| beat(&v) && regular(v));
             }
             line.whole.first_ms <= known_ms
                 && !self.scheduled.contains(line.task.as_str())
-                && is_uneven(voice)
+                && (is_uneven(own) || own.count >= most.saturating_add(MORE))
         })
     }
 }
