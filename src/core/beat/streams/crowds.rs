@@ -218,15 +218,17 @@ fn starts_again(
 #[test]
 fn a_dead_beat_is_told_in_time_while_web_processes_send_all_of_its_tasks() {
     // Whoever comes new in time, sends nothing but beat's tasks and comes in its
-    // pace may be beat. Of other seeds one in twelve is told late among two web
-    // servers, and most where a new process comes in each interval.
-    for (among, seeds, late_ones, back) in [
-        (TWO, 100, 20, 3),
-        (MANY, 15, 0, 0),
-        (SHORT_LIVED, 30, 29, 6),
+    // pace may be beat. Among two web servers 57 of 600 deaths with seeds that are
+    // not these were told late, 5 by more than an interval, and 5 taken back for a
+    // while; where a new process comes in each interval, half of them were late.
+    // These seeds are among the worst.
+    for (among, seeds, most_late, most_later, most_back) in [
+        (TWO, 100, 35, 10, 5),
+        (MANY, 15, 0, 0, 0),
+        (SHORT_LIVED, 30, 25, 15, 3),
     ] {
         for (every, expected) in [(2 * S, true), (2 * S, false), (MIN, true), (MIN, false)] {
-            let (mut late, mut relapsed) = (0, 0);
+            let (mut late, mut later, mut back) = (0, 0, 0);
             for seed in 0..seeds {
                 let what = format!("every {every} ms, expected {expected}, seed {seed}");
                 let (lived, after, stays) = dies(among, every, expected, seed);
@@ -237,13 +239,15 @@ fn a_dead_beat_is_told_in_time_while_web_processes_send_all_of_its_tasks() {
                 assert!(after.is_some_and(|ms| ms <= 2 * bound), "{what}: {after:?}");
                 // The pace is learnt through jitter, and looked at in steps.
                 late += u64::from(after > Some(bound + every / 10));
+                later += u64::from(after > Some(bound + every + every / 10));
                 // Some gaps of one process look even by accident.
-                relapsed += u64::from(stays != [State::Silent]);
+                back += u64::from(stays != [State::Silent]);
             }
             let processes = among.processes;
             let what = format!("every {every} ms, expected {expected}, {processes} processes");
-            let found = (late, relapsed);
-            assert!(late <= late_ones && relapsed <= back, "{what}: {found:?}");
+            let found = (late, later, back);
+            let few = late <= most_late && later <= most_later && back <= most_back;
+            assert!(few, "{what}: {found:?}");
         }
     }
 }
