@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -72,10 +72,17 @@ class Publisher:
 
 @dataclass(frozen=True)
 class Answer:
-    """One reply of BEATSTATUS and the moment it came."""
+    """One reply of BEATSTATUS, when it was asked for and when it came."""
 
+    asked: float
     moment: float
     reply: dict
+    # When one was asked for last whose verdict or publisher was another.
+    unlike_until: float = 0.0
+
+    @property
+    def said(self):
+        return self.verdict, self.state, self.certainty
 
     @property
     def verdict(self):
@@ -111,17 +118,19 @@ class Watch(threading.Thread):
         self.changes = [self.last]
 
     def _ask(self):
+        asked = time.monotonic()
         reply = self.client.execute_command("HYGIENE.BEATSTATUS")
-        return Answer(time.monotonic(), reply)
+        return Answer(asked, time.monotonic(), reply)
 
     def run(self):
         try:
             while not self.stopped.wait(self.EVERY_S):
-                answer = self._ask()
-                before, self.last = self.last, answer
-                seen = (answer.verdict, answer.state, answer.certainty)
-                if seen != (before.verdict, before.state, before.certainty):
-                    self.changes.append(answer)
+                before, answer = self.last, self._ask()
+                changed = answer.said != before.said
+                unlike_until = before.asked if changed else before.unlike_until
+                self.last = replace(answer, unlike_until=unlike_until)
+                if changed:
+                    self.changes.append(self.last)
         except Exception as error:
             self.error = error
 
@@ -217,10 +226,16 @@ class Stage:
         variables = self._django() if self.publisher.kind == "django" else {}
         self.beats.append(self._celery(beat, name, *options, **variables))
 
-    def beat_speaks(self):
-        """Waits until the newest beat has sent something."""
-        newest = self.beats[-1]
-        wait_for(f"message from {newest.name}", lambda: newest.says("Sending due task"))
+    def beat_speaks(self, times=1):
+        """Waits until the newest beat has sent its most frequent task so often."""
+        newest, task = self.beats[-1], min(SCHEDULE, key=SCHEDULE.get)
+
+        def sent():
+            newest.says("")
+            lines = newest.log_file.read_text(errors="replace").splitlines()
+            return sum("Sending due task" in line and task in line for line in lines) >= times
+
+        wait_for(f"{times} messages from {newest.name}", sent, deadline_s=60)
 
     def web(self):
         """Two web processes that send tasks until the end."""

@@ -33,6 +33,8 @@ pub struct Line {
     /// none is marked. Of the others a gap counts only between two publishes of
     /// one origin.
     pub whole: Voice,
+    /// Before so many of beat's newest 16 somebody else's came, who keeps no rhythm.
+    pub crowd: u32,
     /// Its beat was heard to go on without it.
     pub left: bool,
     /// Its newest end.
@@ -44,7 +46,9 @@ pub struct Line {
 pub struct Voice {
     /// Header `origin`; empty if absent.
     pub origin: String,
-    /// First publish (Unix ms).
+    /// First publish, of any task, that is still known (Unix ms).
+    pub known_ms: i64,
+    /// First publish of this one (Unix ms).
     pub first_ms: i64,
     /// Newest publish (Unix ms).
     pub last_ms: i64,

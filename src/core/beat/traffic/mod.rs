@@ -6,8 +6,9 @@
 
 mod flow;
 mod heard;
-mod ids;
+mod recent;
 mod rhythm;
+mod senders;
 mod series;
 mod state;
 
@@ -22,7 +23,8 @@ pub use state::Changes;
 use crate::core::celery::envelope::{Envelope, Kind};
 use crate::core::celery::message::ORIGIN;
 use flow::Flow;
-use ids::Ids;
+use recent::Recent;
+use senders::Senders;
 use series::{Id, Series};
 
 /// Tasks and queues kept; when there are more, a tenth of them goes: first what
@@ -75,7 +77,9 @@ pub struct Traffic {
     named: ByHash<u64>,
     queues: ByHash<(u32, Box<[u8]>, Flow)>,
     locks: Vec<Lock>,
-    ids: Ids,
+    /// Task ids that went by, each with its series: the newest 16,384 or so, in 256 KB.
+    ids: Recent<u64, 4_096>,
+    senders: Senders,
     since_ms: Option<i64>,
     /// The newest moment known.
     newest_ms: Option<i64>,
@@ -129,11 +133,11 @@ impl Traffic {
             return;
         }
         let id = self.hasher.hash_one(id.as_bytes());
-        if self.ids.series(id).is_some() {
+        if self.ids.get(id).is_some() {
             return;
         }
         let key = self.hasher.hash_one((db, queue, &**task, entry));
-        self.ids.add(id, key);
+        self.ids.put(id, key);
         if !self.series.contains_key(&key) {
             self.make_room();
         }
@@ -150,7 +154,7 @@ impl Traffic {
         });
         self.named.insert(series.task_hash, key);
         let marked = message.beat || entry.is_some();
-        series.spoke(at_ms, origin, marked, self.unwatched_ms);
+        series.spoke(at_ms, origin, marked, self.unwatched_ms, &mut self.senders);
         self.changes.series(series);
     }
 
@@ -165,7 +169,7 @@ impl Traffic {
     /// Whether a result of this task id is worth reading: its publish was seen.
     #[must_use]
     pub fn awaits(&self, id: &[u8]) -> bool {
-        self.ids.series(self.hasher.hash_one(id)).is_some()
+        self.ids.get(self.hasher.hash_one(id)).is_some()
     }
 
     /// A stored result in a final state; `name` where the result carries it
@@ -179,7 +183,7 @@ impl Traffic {
         exc_type: Option<&str>,
     ) {
         self.watched(at_ms);
-        let published = self.ids.series(self.hasher.hash_one(id));
+        let published = self.ids.get(self.hasher.hash_one(id));
         let named = || self.named.get(&self.hasher.hash_one(name?)).copied();
         let Some(series) = published
             .or_else(named)
@@ -292,7 +296,7 @@ impl Traffic {
                 .series
                 .values()
                 .filter(|series| may(&series.id.queue))
-                .map(line)
+                .map(|series| line(series, &self.senders))
                 .collect(),
             flows: flows.collect(),
             ticks: ticks.collect(),
@@ -325,6 +329,7 @@ impl Traffic {
         for lock in &mut self.locks {
             lock.last_ms = lock.last_ms.saturating_sub(by_ms);
         }
+        self.senders.step_back(by_ms);
         self.mark_all_changed();
     }
 
@@ -358,6 +363,7 @@ impl Traffic {
             .hasher
             .hash_one((id.db, &*id.queue, &*id.task, id.entry.as_deref()));
         series.task_hash = self.hasher.hash_one(&*id.task);
+        series.introduce(&mut self.senders);
         self.named.insert(series.task_hash, key);
         self.series.insert(key, series);
     }
@@ -393,9 +399,11 @@ fn tenth<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
     Some(*values.select_nth_unstable(at).1)
 }
 
-fn told(voice: &series::Voice) -> Voice {
+fn told(voice: &series::Voice, senders: &Senders) -> Voice {
+    let known_ms = senders.first_ms(voice.sender).unwrap_or(voice.first_ms);
     Voice {
         origin: voice.origin.to_string(),
+        known_ms: known_ms.min(voice.first_ms),
         first_ms: voice.first_ms,
         last_ms: voice.last_ms,
         count: voice.count,
@@ -405,7 +413,8 @@ fn told(voice: &series::Voice) -> Voice {
     }
 }
 
-fn line(series: &Series) -> Line {
+fn line(series: &Series, senders: &Senders) -> Line {
+    let told = |voice| told(voice, senders);
     Line {
         task: series.id.task.to_string(),
         entry: series.id.entry.as_deref().map(str::to_owned),
@@ -413,6 +422,7 @@ fn line(series: &Series) -> Line {
         queue: series.id.queue.to_vec(),
         voices: series.voices.iter().map(told).collect(),
         whole: told(&series.whole),
+        crowd: series.crowd.count_ones(),
         left: series.left,
         end: series.end.clone(),
     }

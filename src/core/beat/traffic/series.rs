@@ -2,6 +2,7 @@
 
 use super::heard::End;
 use super::rhythm::{Rhythm, Times, on_the_clock};
+use super::senders::Senders;
 
 /// Origins kept of one task.
 pub const MOST_VOICES: usize = 8;
@@ -42,6 +43,10 @@ pub struct Series {
     pub whole: Voice,
     /// Which voice spoke last.
     pub latest: Option<usize>,
+    /// Of beat's newest publishes those that another's came before, one who keeps
+    /// no rhythm; bit 0 for the newest. Kept here because of many such each is
+    /// soon forgotten.
+    pub crowd: u16,
     /// The newest end of a run.
     pub end: Option<End>,
     /// The newest publish or end, in the server's time.
@@ -75,6 +80,7 @@ impl Series {
             voices: Vec::new(),
             whole: Voice::new(""),
             latest: None,
+            crowd: 0,
             end: None,
             last_ms: i64::MIN,
             left: false,
@@ -89,31 +95,70 @@ impl Series {
     }
 
     /// Where the voice of this origin is; a new one takes the place of whoever
-    /// matters least: not beat's, then silent for the longest.
-    fn voice(&mut self, origin: &str) -> usize {
+    /// matters least.
+    fn voice(&mut self, origin: &str, at_ms: i64, senders: &mut Senders) -> usize {
         let at = self.voices.iter().position(|v| &*v.origin == origin);
         if let Some(at) = at {
             return at;
         }
-        if self.voices.len() >= MOST_VOICES {
-            let least = (0..)
-                .zip(&self.voices)
-                .min_by_key(|(_, v)| (v.beats(), v.last_ms));
-            if let Some((least, _)) = least {
-                self.voices.swap_remove(least);
-                self.latest = None;
-            }
+        if self.voices.len() >= MOST_VOICES
+            && let Some(least) = self.least(senders)
+        {
+            self.voices.swap_remove(least);
+            self.latest = None;
         }
-        self.voices.push(Voice::new(origin));
+        let mut voice = Voice::new(origin);
+        voice.introduce(at_ms, senders);
+        self.voices.push(voice);
         self.voices.len() - 1
     }
 
+    /// Who matters least: who is not beat's, in whatever task, nor may have taken
+    /// over from a beat that ended here; of these, who was silent for the longest.
+    fn least(&self, senders: &Senders) -> Option<usize> {
+        let beats: Vec<Option<Rhythm>> = self.voices.iter().map(Voice::beat).collect();
+        let ended = self.voices.iter().zip(&beats);
+        let ended = ended
+            .filter_map(|(v, beat)| Some(v.last_ms.saturating_sub(beat.as_ref()?.interval_ms)));
+        let ended_ms = ended.max();
+        let rank = |(v, beat): (&Voice, &Option<Rhythm>)| {
+            let known_ms = senders.first_ms(v.sender).unwrap_or(v.first_ms);
+            let beats = beat.is_some() || senders.is_beat(v.sender);
+            (
+                beats,
+                ended_ms.is_some_and(|ended| known_ms > ended),
+                v.last_ms,
+            )
+        };
+        let ranks = self.voices.iter().zip(&beats).map(rank);
+        let least = (0..).zip(ranks).min_by_key(|(_, rank)| *rank);
+        least.map(|(at, _)| at)
+    }
+
+    /// Makes known who speaks here, after it was read back.
+    pub fn introduce(&mut self, senders: &mut Senders) {
+        for voice in &mut self.voices {
+            voice.introduce(voice.first_ms, senders);
+            if voice.beats() {
+                senders.beats(voice.sender, voice.first_ms);
+            }
+        }
+    }
+
     /// Notes a publish.
-    pub fn spoke(&mut self, at_ms: i64, origin: &str, marked: bool, unwatched_ms: i64) {
+    pub fn spoke(
+        &mut self,
+        at_ms: i64,
+        origin: &str,
+        marked: bool,
+        unwatched_ms: i64,
+        senders: &mut Senders,
+    ) {
         self.last_ms = at_ms;
         self.left = false;
-        let at = self.voice(origin);
-        let changed = self.latest.replace(at) != Some(at);
+        let at = self.voice(origin, at_ms, senders);
+        let before = self.latest.replace(at);
+        let changed = before != Some(at);
         let Some(voice) = self.voices.get_mut(at) else {
             return;
         };
@@ -131,6 +176,14 @@ impl Series {
         }
         if marked || !self.whole.marked {
             self.whole.spoke(at_ms, marked, unwatched_ms, cut);
+        }
+        if look_again && voice.beats() {
+            senders.beats(voice.sender, at_ms);
+        }
+        if news && senders.is_beat(voice.sender) {
+            let other = before.filter(|_| changed).and_then(|b| self.voices.get(b));
+            let crowded = other.is_some_and(|other| !senders.is_beat(other.sender));
+            self.crowd = self.crowd << 1 | u16::from(crowded);
         }
         if look_again {
             self.look_again();
@@ -161,6 +214,8 @@ impl Series {
 #[derive(Clone, Debug)]
 pub struct Voice {
     pub origin: Box<str>,
+    /// By what [`Senders`] know it.
+    pub sender: u64,
     pub first_ms: i64,
     pub last_ms: i64,
     pub count: u64,
@@ -175,6 +230,7 @@ impl Voice {
     pub fn new(origin: &str) -> Self {
         Self {
             origin: origin.into(),
+            sender: 0,
             first_ms: i64::MAX,
             last_ms: i64::MIN,
             count: 0,
@@ -182,6 +238,11 @@ impl Voice {
             times: Times::default(),
             unwatched_ms: 0,
         }
+    }
+
+    fn introduce(&mut self, at_ms: i64, senders: &mut Senders) {
+        self.sender = senders.id(&self.origin);
+        senders.heard(self.sender, at_ms);
     }
 
     /// Notes a publish; `unwatched_ms`: what nobody watched so far, in all. `cut`:
@@ -206,7 +267,14 @@ impl Voice {
 
     /// Whether this is beat's, by its mark or by its rhythm.
     pub fn beats(&self) -> bool {
-        self.marked || self.rhythm().is_some_and(|rhythm| is_steady(&rhythm))
+        self.beat().is_some()
+    }
+
+    /// What is known of its rhythm if it is beat's.
+    fn beat(&self) -> Option<Rhythm> {
+        let rhythm = self.rhythm();
+        let marked = || self.marked.then(|| rhythm.unwrap_or_default());
+        rhythm.filter(is_steady).or_else(marked)
     }
 
     pub fn step_back(&mut self, by_ms: i64) {

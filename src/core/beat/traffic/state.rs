@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::known::SLACK_MS;
 use super::heard::End;
+use super::senders::Senders;
 use super::series::{Id, MOST_VOICES, Series, Voice};
 use super::{Lock, MOST_LOCKS, MOST_SERIES, Traffic, cut, is_sane};
 
@@ -108,9 +109,10 @@ impl Traffic {
             series.stored.at_ms = series.last_ms;
             if std::str::from_utf8(&series.id.queue).is_ok() {
                 series.stored.there = true;
-                changes
-                    .set
-                    .push((series_field(&series.id), series_value(series)));
+                changes.set.push((
+                    series_field(&series.id),
+                    series_value(series, &self.senders),
+                ));
             }
         }
         self.changes.any = left || !self.changes.gone.is_empty();
@@ -199,9 +201,12 @@ pub(super) fn series_field(id: &Id) -> Vec<u8> {
     field
 }
 
-fn series_value(series: &Series) -> Vec<u8> {
+fn series_value(series: &Series, senders: &Senders) -> Vec<u8> {
     let mut voices: Vec<&Voice> = series.voices.iter().collect();
-    voices.sort_by_key(|voice| std::cmp::Reverse((voice.beats(), voice.last_ms)));
+    voices.sort_by_key(|voice| {
+        let beats = voice.beats() || senders.is_beat(voice.sender);
+        std::cmp::Reverse((beats, voice.last_ms))
+    });
     let origins: Vec<Value> = voices.into_iter().take(MOST_WRITTEN).map(origin).collect();
     let mut value = json!({
         "v": FORM,
@@ -211,6 +216,9 @@ fn series_value(series: &Series) -> Vec<u8> {
         "all": origin(&series.whole),
         "origins": origins,
     });
+    if series.crowd != 0 {
+        put(&mut value, "crowd", json!(series.crowd));
+    }
     if series.left {
         put(&mut value, "left", json!(true));
     }
@@ -314,6 +322,8 @@ fn read_series(field: &[u8], value: &[u8]) -> Option<Series> {
     series.whole = value.get("all").and_then(read_voice)?;
     let latest = (0..).zip(&series.voices).max_by_key(|(_, v)| v.last_ms);
     series.latest = latest.map(|(at, _)| at);
+    let crowd = value.get("crowd").and_then(Value::as_u64);
+    series.crowd = crowd.and_then(|bits| bits.try_into().ok()).unwrap_or(0);
     series.left = value.get("left").and_then(Value::as_bool) == Some(true);
     series.end = value.get("end").and_then(read_end);
     let spoken = series.voices.iter().map(|voice| voice.last_ms);

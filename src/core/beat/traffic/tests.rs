@@ -529,3 +529,69 @@ fn a_push_of_something_known_is_cheap() {
     println!("{each:?} a push");
     assert!(each < std::time::Duration::from_micros(100));
 }
+
+#[test]
+fn who_was_there_is_known_for_longer_than_what_it_sent() {
+    let mut traffic = Traffic::default();
+    let mut n = 0;
+    let mut say = |traffic: &mut Traffic, at: i64, task: &str, origin: &str| {
+        n += 1;
+        push(traffic, at, &message(&format!("id-{n}"), task, origin));
+    };
+    say(&mut traffic, T0, "mail", "gen1@web");
+    // Nine others, each of them newer: no room is left for it.
+    for other in 2..11 {
+        say(
+            &mut traffic,
+            T0 + other * S,
+            "mail",
+            &format!("gen{other}@web"),
+        );
+    }
+    say(&mut traffic, T0 + 60 * S, "purge", "gen1@web");
+    say(&mut traffic, T0 + 61 * S, "purge", "gen99@web");
+    let known = |traffic: &Traffic, origin: &str| {
+        let lines = traffic.heard(T0 + 70 * S).lines;
+        let purge = lines.into_iter().find(|line| line.task == "purge");
+        let mut voices = purge.unwrap().voices.into_iter();
+        voices
+            .find(|v| v.origin == origin)
+            .map(|v| (v.known_ms - T0, v.first_ms - T0))
+    };
+    assert_eq!(known(&traffic, "gen1@web"), Some((0, 60 * S)));
+    assert_eq!(known(&traffic, "gen99@web"), Some((61 * S, 61 * S)));
+    // A clock that steps back takes all of it along.
+    say(&mut traffic, T0 + 11 * S, "purge", "gen100@web");
+    assert_eq!(known(&traffic, "gen1@web"), Some((-50 * S, 10 * S)));
+}
+
+#[test]
+fn a_beats_slow_task_is_kept_among_many_and_so_is_that_they_are_many() {
+    let mut traffic = Traffic::default();
+    let mut sent: Vec<(i64, &str, String)> = Vec::new();
+    for n in 0..60 {
+        sent.push((n * 60, "fast", "gen7@beat".to_owned()));
+        sent.push((n * 60 + 20, "fast", format!("gen{n}@web")));
+        sent.push((n * 60 + 21, "slow", format!("gen{n}@web")));
+    }
+    sent.push((9 * 60 + 1, "slow", "gen7@beat".to_owned()));
+    sent.sort();
+    for (n, (at, task, origin)) in (0..).zip(&sent) {
+        let id = format!("id-{n}");
+        push(&mut traffic, T0 + at * S, &message(&id, task, origin));
+    }
+    let end = T0 + 61 * 60 * S;
+    let line = |traffic: &Traffic, task: &str| {
+        let lines = traffic.heard(end).lines;
+        lines.into_iter().find(|line| line.task == task).unwrap()
+    };
+    let has_beat = |line: &Line| line.voices.iter().any(|v| v.origin == "gen7@beat");
+    assert!(has_beat(&line(&traffic, "slow")));
+    assert_eq!(line(&traffic, "fast").crowd, 16);
+    // Nor does a restart of the server lose that.
+    let hash = traffic.take_changes().set;
+    let fields = hash.iter().map(|(f, v)| (f.as_slice(), v.as_slice()));
+    let again = Traffic::read(fields, end);
+    assert!(has_beat(&line(&again, "slow")));
+    assert_eq!(line(&again, "fast").crowd, 16);
+}

@@ -1,0 +1,207 @@
+//! One task of a beat: whose messages of it are beat's, and how long it may pause.
+
+use std::collections::BTreeSet;
+
+use super::super::assessment::Source;
+use super::super::traffic::{Line, Rhythm, Voice, is_steady};
+use super::pace::{ENOUGH_MARKED_GAPS, Pace, is_crowded, keeps, paced, strays};
+use super::senders::Senders;
+
+/// Gaps an unmarked line needs before its silence means anything; of short
+/// intervals more, for what people do can look even for a moment.
+const ENOUGH_GAPS: u32 = 8;
+const ENOUGH_SHORT_GAPS: u32 = 10;
+const SHORT_MS: i64 = 5_000;
+
+/// A crontab that was known for this long has shown its weekends.
+const WEEK_MS: i64 = 8 * 86_400_000;
+
+/// RedBeat notes an entry's run just before it sends the message, by its own clock.
+const RUN_MS: u64 = 1_000;
+
+/// What was not heard for so long, and for ten intervals, is history.
+const HISTORY_MS: i64 = 30 * 86_400_000;
+
+/// One line of a beat.
+pub struct Kept<'a> {
+    pub line: &'a Line,
+    /// Voices that are beat's.
+    pub voices: Vec<&'a Voice>,
+    pub source: Source,
+    pub last_ms: i64,
+    pub(super) first_ms: i64,
+    pub interval_ms: Option<i64>,
+    /// The longest pause that is nothing unusual: twice this and some seconds is
+    /// silence. `None`: too little is known.
+    pub pause_ms: Option<i64>,
+    /// The longest pause ever seen, for what still counts as alive.
+    pub(super) longest_ms: Option<i64>,
+    /// What beat sends by counting from its own start: no crontab, which is due at
+    /// its minute however often beat restarts, and seen within one life.
+    pub(super) counted: bool,
+    /// Others send the same without a rhythm, so that whoever comes new is more
+    /// likely one of them.
+    pub(super) crowded: bool,
+    /// Its beat went on without it.
+    pub left: bool,
+    /// It should have come by now.
+    pub is_due: bool,
+}
+
+impl<'a> Kept<'a> {
+    pub(super) fn new(
+        line: &'a Line,
+        expected_ms: Option<i64>,
+        senders: &Senders<'a>,
+    ) -> Option<Self> {
+        let now_ms = senders.now_ms;
+        let steady = |voice: &&Voice| voice.rhythm.as_ref().is_some_and(is_steady);
+        let fits = |voice: &&Voice| senders.rhythmic.contains(voice.origin.as_str());
+        let is_keeper = |voice: &&Voice| senders.keepers.contains(voice.origin.as_str());
+        let mut voices: Vec<&Voice> = line.voices.iter().filter(|v| v.marked).collect();
+        let mut source = Source::BeatHeader;
+        let mut crowded = false;
+        if voices.is_empty() {
+            source = Source::LearnedRhythm;
+            voices = line.voices.iter().filter(steady).filter(fits).collect();
+            if let Some(expected_ms) = expected_ms
+                && !voices.iter().any(|v| paced(v, expected_ms))
+            {
+                voices = line.voices.iter().filter(is_keeper).collect();
+            }
+            crowded = is_crowded(line, &voices, expected_ms);
+            // In a crowd whose beat is known, a few even gaps are no news of it.
+            let proven = |v: &Voice| {
+                let every = expected_ms.or(v.rhythm.map(|r| r.interval_ms));
+                every.is_some_and(|every| keeps(v, every, true))
+            };
+            if crowded && voices.iter().any(|v| proven(v)) {
+                voices.retain(|v| proven(v));
+                let before = voices.clone();
+                voices.retain(|v| senders.trusts(v, &before));
+            }
+            if let Some(pace) = Pace::of(&voices, expected_ms, crowded) {
+                let known: BTreeSet<&str> = voices.iter().map(|v| v.origin.as_str()).collect();
+                let before = voices.clone();
+                let more = line
+                    .voices
+                    .iter()
+                    .filter(|v| pace.goes_on(v, &before, senders));
+                let more = more.filter(|v| !crowded || fits(v));
+                voices.extend(more.filter(|v| !known.contains(v.origin.as_str())));
+            } else if line.whole.rhythm.as_ref().is_some_and(is_steady) {
+                voices = line.voices.iter().filter(|v| !strays(v)).collect();
+                voices.retain(fits);
+            }
+            if let Some(expected_ms) = expected_ms {
+                source = Source::ExpectedTask;
+                // Nobody showed it yet, so whoever sends may be beat.
+                let known = |v: &&Voice| paced(v, expected_ms) || is_keeper(v);
+                if !voices.iter().any(known) {
+                    voices = line.voices.iter().collect();
+                }
+            }
+        }
+        let last_ms = voices.iter().map(|v| v.last_ms).max()?.min(now_ms);
+        let first = voices.iter().map(|v| v.first_ms).min()?;
+        let mut kept = Self {
+            line,
+            first_ms: first.min(line.whole.first_ms),
+            source,
+            last_ms,
+            interval_ms: expected_ms,
+            pause_ms: expected_ms,
+            longest_ms: expected_ms,
+            counted: expected_ms.is_some(),
+            left: false,
+            is_due: false,
+            crowded,
+            voices,
+        };
+        if expected_ms.is_none() {
+            kept.learn();
+        }
+        let life = kept
+            .longest_ms
+            .unwrap_or(0)
+            .saturating_mul(10)
+            .max(HISTORY_MS);
+        (expected_ms.is_some() || now_ms.saturating_sub(last_ms) <= life).then_some(kept)
+    }
+
+    /// The pace, from the newest voice that has one, else from all as one.
+    fn learn(&mut self) {
+        let own = self
+            .voices
+            .iter()
+            .filter(|v| v.rhythm.as_ref().is_some_and(is_steady));
+        let own = own.max_by_key(|v| v.last_ms).and_then(|v| v.rhythm);
+        let Some(rhythm) = own.or(self.line.whole.rhythm) else {
+            return;
+        };
+        let longest = self.voices.iter().filter_map(|v| v.rhythm);
+        let longest = longest
+            .chain(self.line.whole.rhythm)
+            .map(|r| r.longest_ms)
+            .max();
+        self.counted = own.is_some() && !rhythm.clock;
+        self.interval_ms = Some(rhythm.interval_ms).filter(|ms| *ms > 0);
+        let plain = rhythm.even && !rhythm.clock;
+        self.longest_ms = if plain { self.interval_ms } else { longest };
+        let enough = match self.source {
+            Source::LearnedRhythm if rhythm.interval_ms < SHORT_MS => ENOUGH_SHORT_GAPS,
+            Source::LearnedRhythm => ENOUGH_GAPS,
+            _ => ENOUGH_MARKED_GAPS,
+        };
+        if rhythm.gaps >= enough {
+            self.pause_ms = match rhythm {
+                Rhythm { clock: true, .. } => self.clock_pause(rhythm),
+                Rhythm { even: true, .. } => self.interval_ms,
+                _ => self.longest_ms,
+            };
+        }
+    }
+
+    /// The longest usual pause of a crontab. Its hours and days can only begin
+    /// where an hour does, which is on the half hour in all zones but three of
+    /// few people; so a minute missed elsewhere is missed whatever the hours
+    /// are. One missed there says nothing until a week was seen.
+    fn clock_pause(&self, rhythm: Rhythm) -> Option<i64> {
+        const MINUTE_MS: i64 = 60_000;
+        const HOUR_MS: i64 = 3_600_000;
+        let known_for = self.last_ms.saturating_sub(self.first_ms);
+        let within_hour = self
+            .voices
+            .iter()
+            .flat_map(|v| v.times_ms.iter().zip(v.times_ms.iter().skip(1)))
+            .map(|(a, b)| b.saturating_sub(*a))
+            .filter(|gap| *gap < HOUR_MS - MINUTE_MS)
+            .max();
+        let usual = within_hour.unwrap_or(0).max(rhythm.interval_ms);
+        // Minutes are known once they came round; "every minute" is plain.
+        let minutes_known = known_for >= 2 * HOUR_MS || usual < 2 * MINUTE_MS - MINUTE_MS / 4;
+        let missed = self.last_ms.saturating_add(rhythm.interval_ms);
+        let missed = missed.saturating_add(MINUTE_MS / 2) / MINUTE_MS * MINUTE_MS;
+        if minutes_known && usual < HOUR_MS && missed % (HOUR_MS / 2) != 0 {
+            return Some(usual);
+        }
+        self.longest_ms.filter(|_| known_for >= WEEK_MS)
+    }
+
+    /// Whether the newest message of one of its voices is what RedBeat noted as
+    /// an entry's run.
+    pub(super) fn sent(&self, runs_ms: &[i64]) -> bool {
+        let of_run = |v: &&Voice| runs_ms.iter().any(|at| at.abs_diff(v.last_ms) <= RUN_MS);
+        self.voices.iter().any(of_run)
+    }
+
+    /// Whether a voice has shown that this is its line.
+    pub(super) fn is_kept_by(&self, voice: &Voice) -> bool {
+        self.interval_ms
+            .is_some_and(|every| keeps(voice, every, self.crowded))
+    }
+
+    pub(super) fn is_proof(&self) -> bool {
+        self.source != Source::LearnedRhythm
+    }
+}
