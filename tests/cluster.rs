@@ -66,16 +66,7 @@ impl Cluster {
                 .run(cmd!["CLUSTER", "MEET", "127.0.0.1", node.port])
                 .await;
         }
-        for node in self.nodes() {
-            let mut conn = node.connect().await;
-            wait_for("six nodes to know each other", LONG, async || {
-                let info = conn.text("CLUSTER INFO").await;
-                let known = info.contains("cluster_known_nodes:6");
-                let ok = info.contains("cluster_state:ok");
-                (known && ok).then_some(()).ok_or(info)
-            })
-            .await;
-        }
+        self.wait_until_up().await;
         for (primary, replica) in self.primaries.iter().zip(&self.replicas) {
             let id = id_of(primary).await;
             let mut conn = replica.connect().await;
@@ -87,6 +78,20 @@ impl Cluster {
             })
             .await;
             crate::data::wait_until_in_step(primary, replica).await;
+        }
+    }
+
+    /// Until every node knows the others and serves its slots.
+    async fn wait_until_up(&self) {
+        for node in self.nodes() {
+            let mut conn = node.connect().await;
+            wait_for("six nodes to know each other", LONG, async || {
+                let info = conn.text("CLUSTER INFO").await;
+                let known = info.contains("cluster_known_nodes:6");
+                let ok = info.contains("cluster_state:ok");
+                (known && ok).then_some(()).ok_or(info)
+            })
+            .await;
         }
     }
 
@@ -423,6 +428,7 @@ async fn a_failover_in_a_cluster_leaves_no_result_without_ttl() {
         let new = cluster.replicas.remove(0);
         cluster.primaries.insert(0, new);
         cluster.replicas.insert(0, back);
+        cluster.wait_until_up().await;
         wait_for("every result to have a TTL", LONG, async || {
             same(cluster.bare().await, 0)
         })

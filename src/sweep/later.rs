@@ -104,6 +104,7 @@ impl Later {
         for _ in 0..most {
             if self.chords.pop_first().is_none()
                 && self.lists.pop_front().is_none()
+                && self.queues.pop_front().is_none()
                 && self.groups.pop_front().is_none()
             {
                 return self.tables.shed(most);

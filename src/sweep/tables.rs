@@ -61,6 +61,12 @@ impl Routes {
         }
         self.work.push(member);
     }
+
+    /// Lets go of one binding; `false` when none is left.
+    fn shed(&mut self) -> bool {
+        let keyed = self.by_key.pop_first().is_some();
+        self.work.pop().is_some() || keyed
+    }
 }
 
 /// Queues that one message is put into at most: all of it is one step.
@@ -249,21 +255,22 @@ impl Tables {
     pub fn shed(&mut self, most: usize) -> bool {
         let mut left = most;
         while left > 0 {
-            if self.processes.pop_front().is_some() || self.due.pop_front().is_some() {
+            if self.processes.pop_front().is_some()
+                || self.due.pop_front().is_some()
+                || self.queues.pop_first().is_some()
+            {
                 left -= 1;
             } else if let Some((_, bound)) = self.leads.pop_first() {
                 left = left.saturating_sub(bound.len().max(1));
             } else if let Some(reading) = &mut self.reading {
                 left -= 1;
-                if reading.members.pop_first().is_none() {
+                let routes = reading.routes.as_mut();
+                if reading.members.pop_first().is_none() && !routes.is_some_and(Routes::shed) {
                     self.reading = None;
                 }
             } else if let Some(mut table) = self.tables.first_entry() {
-                let work = &mut table.get_mut().work;
-                let kept = work.len().saturating_sub(left);
-                left -= (work.len() - kept).max(1).min(left);
-                work.truncate(kept);
-                if kept == 0 {
+                left -= 1;
+                if !table.get_mut().shed() {
                     table.remove();
                 }
             } else {

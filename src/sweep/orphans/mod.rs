@@ -89,8 +89,27 @@ struct Due {
     ways_bytes: usize,
 }
 
+impl Due {
+    /// Lets go of one thing; `false` when none is left.
+    fn shed(&mut self) -> bool {
+        self.lists.pop_front().is_some()
+            || self.answers.pop_first().is_some()
+            || self.chords.pop_first().is_some()
+            || self.unacked.pop_first().is_some()
+            || self.ways.pop_first().is_some()
+            || self.zsets.first_entry().is_some_and(|mut zsets| {
+                let some = zsets.get_mut().pop().is_some();
+                if !some {
+                    zsets.remove();
+                }
+                some
+            })
+    }
+}
+
 /// The visitor of ORPHANS.
 pub struct Orphans {
+    /// The visitor of ORPHANS.
     order: OrphanOrder,
     names: Rc<Names>,
     due: Due,
@@ -358,10 +377,7 @@ impl Visitor for Orphans {
 
     fn shed(&mut self, most: usize) -> bool {
         for _ in 0..most {
-            if self.due.lists.pop_front().is_none()
-                && self.due.chords.pop_first().is_none()
-                && self.due.unacked.pop_first().is_none()
-            {
+            if !self.due.shed() {
                 return self.tables.shed(most);
             }
         }
