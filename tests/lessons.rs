@@ -101,7 +101,15 @@ async fn tables_indexes_and_schedules_of_300_000_members_are_looked_at_in_part()
             assert!(took < Duration::from_millis(500), "{command}: {took:?}");
             assert!(told.len() < 500_000, "{command}: {} bytes", told.len());
         }
-        no_slice_is_above(15_000, &mut conn, &["HYGIENE.ORPHANS", "HYGIENE.SCAN"]).await;
+        let allocator = conn.info("memory", "mem_allocator").await;
+        // glibc joins all small pieces that were freed when a large one is, in one go
+        // (`malloc_consolidate`); with jemalloc a pass is never held up so.
+        let limit_us = if allocator.as_deref() == Some("libc") {
+            100_000
+        } else {
+            15_000
+        };
+        no_slice_is_above(limit_us, &mut conn, &["HYGIENE.ORPHANS", "HYGIENE.SCAN"]).await;
         assert_eq!(conn.int("HLEN unacked").await, 300_000);
         server.assert_alive();
     })
