@@ -93,6 +93,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     verdict::forget();
     server::config::forget();
     settings::forget();
+    timer::stop_all(ctx);
     Ok(())
 }
 

@@ -58,7 +58,7 @@ esac
 chmod +x "$wrapper"
 
 # Tests load the module that lies beside their program.
-program=$(cargo test --locked --test servers --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*(\(.*\))$/\1/p')
+program=$(cargo test --locked --test servers --no-run 2>&1 | tee /dev/stderr | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 if [[ -n ${beside:-} ]]; then
     cp "$program" "$beside/servers"
     program=$beside/servers

@@ -129,6 +129,14 @@ pub fn round(ctx: Ctx<'_>) {
     }
 }
 
+/// Stops what is still armed and keeps no memory, before the library goes.
+pub fn stop_all(ctx: Ctx<'_>) {
+    let armed = std::mem::take(&mut TIMERS.get_mut().armed);
+    for timer in armed {
+        take_back(ctx, timer.server);
+    }
+}
+
 unsafe extern "C" fn fire<T: Task>(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
     forget(data.addr());
     let ctx = Ctx::new(ctx);
