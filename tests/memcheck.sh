@@ -36,7 +36,7 @@ address)
     runtime=$(cc -print-file-name=libasan.so)
     [[ -e $runtime ]] || { echo "memcheck: no libasan here; it comes with gcc" >&2; exit 1; }
     # That of gcc may be a linker's script; the library itself is beside its soname.
-    runtime=$(ldconfig -p | awk '/libasan\.so\./ { print $NF; exit }')
+    runtime=$(ldconfig -p | awk '/libasan\.so\./ && !found++ { print $NF }')
     cat >"$wrapper" <<SH
 #!/bin/sh
 case "\$*" in --version) exec "$server" "\$@" ;; esac
