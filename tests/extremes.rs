@@ -639,11 +639,13 @@ async fn a_script_that_does_not_end_keeps_the_module_waiting_and_no_more() {
 /// The same server, but one that a limit on the size of its files does not end: the
 /// limit is a full disk to it then.
 fn with_a_disk_that_can_be_full(binary: &'static Binary, dir: &Path) -> &'static Binary {
+    behind_a_script(binary, dir, "trap '' XFSZ\nexec")
+}
+
+/// The server behind a shell script in that folder: the words before its path.
+pub fn behind_a_script(binary: &'static Binary, dir: &Path, before: &str) -> &'static Binary {
     let script = dir.join("server");
-    let text = format!(
-        "#!/bin/sh\ntrap '' XFSZ\nexec '{}' \"$@\"\n",
-        binary.path.display()
-    );
+    let text = format!("#!/bin/sh\n{before} '{}' \"$@\"\n", binary.path.display());
     fs::write(&script, text).expect("the folder can be written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it can be run");
     let mut binary = binary.clone();

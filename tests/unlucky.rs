@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +14,7 @@ use crate::celery::{self, Clock, Form, Message};
 use crate::client::Conn;
 use crate::cmd;
 use crate::data::{DataSet, assert_same_data, wait_until_in_step};
-use crate::extremes::own_sweep_that_rests;
+use crate::extremes::{behind_a_script, own_sweep_that_rests};
 use crate::jobs;
 use crate::replication::results_without_ttl;
 use crate::server::{Binary, Setup, on_every_server, same, wait_for};
@@ -144,18 +143,9 @@ async fn on_every_unlucky_server(test: impl AsyncFn(&'static Binary, &mut Luck))
 
 /// The same server with that library before all others.
 fn under(binary: &'static Binary, library: &Path, file: &Path, dir: &TempDir) -> &'static Binary {
-    let script = dir.path().join("server");
-    let text = format!(
-        "#!/bin/sh\nLUCK='{}' LD_PRELOAD='{}' exec '{}' \"$@\"\n",
-        file.display(),
-        library.display(),
-        binary.path.display()
-    );
-    fs::write(&script, text).expect("the folder can be written");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it can be run");
-    let mut binary = binary.clone();
-    binary.path = script;
-    Box::leak(Box::new(binary))
+    let (file, library) = (file.display(), library.display());
+    let before = format!("LUCK='{file}' LD_PRELOAD='{library}' exec");
+    behind_a_script(binary, dir.path(), &before)
 }
 
 /// Sets the server's wall clock so many seconds ahead of the right time, and waits until
