@@ -380,6 +380,34 @@ pub fn binding(exchange: &str, routing_key: &str, queue: &str) -> Cmd {
     cmd!["SADD", format!("_kombu.binding.{exchange}"), member]
 }
 
+/// The id of a process, as kombu makes it.
+pub fn oid(n: usize) -> String {
+    format!("0f5ee1b4-3c1c-3b6e-a1f0-{n:012}")
+}
+
+/// The list of answers to that process.
+pub fn reply_list(n: usize) -> String {
+    format!("{}.reply.celery.pidbox", oid(n))
+}
+
+/// The binding of that list.
+pub fn reply_binding(n: usize) -> Cmd {
+    binding("reply.celery.pidbox", &oid(n), &reply_list(n))
+}
+
+/// How many of [`seed_big_reply_lists`] are bound.
+pub const BOUND: usize = 12;
+
+/// Answers that nobody fetched: 22 lists of a megabyte each, [`BOUND`] of them bound.
+pub async fn seed_big_reply_lists(conn: &mut Conn) -> Vec<String> {
+    let lists: Vec<String> = (0..22).map(reply_list).collect();
+    let big = "x".repeat(1_000_000);
+    conn.pipe(lists.iter().map(|list| cmd!["LPUSH", list, &big]))
+        .await;
+    conn.pipe((0..BOUND).map(reply_binding)).await;
+    lists
+}
+
 /// A RedBeat entry with both its fields, due at that score in the schedule.
 pub fn redbeat_entry(
     name: &str,

@@ -9,6 +9,8 @@ use redis::{Cmd, ErrorKind, ProtocolVersion, RedisError, RedisResult, Value};
 
 /// Longer than any command of a healthy test takes, a full FIXTTL included.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// What a busy machine may need between a write and a look at its TTL, in seconds.
+const A_WHILE: i64 = 30;
 
 /// Builds a command from words and values: `cmd!["SET", key, 5]`.
 #[macro_export]
@@ -150,6 +152,23 @@ impl Conn {
         self.int(cmd!["TTL", key.as_ref()]).await
     }
 
+    /// `Ok` if the key was given a TTL of that many seconds a while ago; -1 stands for
+    /// none and -2 for no key, as TTL answers. Else what TTL answers.
+    pub async fn was_given(&mut self, ttl: i64, key: impl AsRef<[u8]>) -> Result<(), String> {
+        match self.ttl(key.as_ref()).await {
+            left if is_left_of(ttl, left) => Ok(()),
+            left => Err(format!("a TTL of {left}, not {ttl}")),
+        }
+    }
+
+    /// Fails the test unless the key was given a TTL of that many seconds.
+    pub async fn assert_given(&mut self, ttl: i64, key: impl AsRef<[u8]>) {
+        let key = key.as_ref();
+        if let Err(seen) = self.was_given(ttl, key).await {
+            panic!("{}: {seen}", key.escape_ascii());
+        }
+    }
+
     /// The part of INFO's line `name:` behind the colon.
     pub async fn info(&mut self, section: &str, name: &str) -> Option<String> {
         let info = self.text(cmd!["INFO", section]).await;
@@ -214,6 +233,12 @@ pub fn list(value: &Value) -> Vec<Value> {
         Value::Array(items) | Value::Set(items) => items.clone(),
         other => panic!("expected an array, got {other:?}"),
     }
+}
+
+/// Whether `left` is what a TTL of `ttl` seconds is after [`A_WHILE`] at most.
+pub fn is_left_of(ttl: i64, left: i64) -> bool {
+    let least = if ttl < 0 { ttl } else { (ttl - A_WHILE).max(0) };
+    (least..=ttl).contains(&left)
 }
 
 /// Named fields in the order they came, from a RESP3 map or RESP2's flat array.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::Cmd;
 
 use crate::celery::{
-    Clock, Form, HOUR, Message, SEP, binding, event, iso, queue_key, redbeat_entry, redbeat_lock,
-    result, result_key, seed_results,
+    BOUND, Clock, Form, HOUR, Message, SEP, binding, event, iso, queue_key, redbeat_entry,
+    redbeat_lock, result, result_key, seed_big_reply_lists, seed_results,
 };
 use crate::client::{Conn, Fields, ToCmd, int};
 use crate::cmd;
@@ -580,23 +580,14 @@ async fn reply_lists_that_hold_all_the_memory_are_told_with_those_that_nobody_ow
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;
         let mut conn = server.connect().await;
-        let id = |n: usize| format!("0f5ee1b4-3c1c-3b6e-a1f0-{n:012}");
-        let lists: Vec<String> = (0..22)
-            .map(|n| format!("{}.reply.celery.pidbox", id(n)))
-            .collect();
-        let big = "x".repeat(1_000_000);
-        conn.pipe(lists.iter().map(|list| cmd!["LPUSH", list, &big]))
-            .await;
-        let bound = lists.iter().enumerate().take(12);
-        conn.pipe(bound.map(|(n, list)| binding("reply.celery.pidbox", &id(n), list)))
-            .await;
+        let lists = seed_big_reply_lists(&mut conn).await;
         seed_results(&mut conn, "s", 5000).await;
         let scan = conn.fields("HYGIENE.SCAN").await;
         let all = finding(&scan, "reply_queues_without_ttl").expect("22 without TTL");
         assert_eq!(all.int("keys"), 22);
         let unowned = finding(&scan, "reply_queues_without_owner").expect("10 without binding");
         assert_eq!(unowned.int("keys"), 10);
-        let usage = lists[12..]
+        let usage = lists[BOUND..]
             .iter()
             .map(|list| cmd!["MEMORY", "USAGE", list, "SAMPLES", 0]);
         let real: i64 = conn.pipe(usage).await.iter().map(int).sum();

@@ -35,7 +35,7 @@ async fn names_that_are_no_text_are_stamped_each_by_itself() {
         let mut conn = server.connect_db(9).await;
         for name in NAMES {
             conn.run(cmd!["SET", *name, 1]).await;
-            assert_eq!(conn.ttl(name).await, 3600, "{}", name.escape_ascii());
+            conn.assert_given(3600, name).await;
         }
         assert_eq!(conn.int("DBSIZE").await, 12);
         server.assert_alive();
@@ -67,7 +67,7 @@ async fn names_that_are_no_text_are_counted_and_fixed_each_by_itself() {
         let fixed = conn.fields("HYGIENE.FIXTTL DB 9 JITTER 0%").await;
         assert_eq!(fixed.int("stamped"), 12);
         for name in NAMES {
-            assert_eq!(conn.ttl(name).await, 3600, "{}", name.escape_ascii());
+            conn.assert_given(3600, name).await;
         }
         server.assert_alive();
     })
@@ -92,7 +92,7 @@ async fn a_pattern_may_hold_any_bytes_too() {
             ])
             .await;
         assert_eq!(fixed.int("stamped"), 1);
-        assert_eq!(conn.ttl(NAMES[0]).await, 3600);
+        conn.assert_given(3600, NAMES[0]).await;
         assert_eq!(
             conn.ttl(NAMES[6]).await,
             -1,
@@ -476,7 +476,7 @@ async fn another_modules_event_that_is_no_text_does_no_harm() {
         raise(&mut conn, b"\xff\xfe").await;
         conn.run("SET celery-task-meta-b 1").await;
         raise(&mut conn, b"celery-task-meta-b").await;
-        assert_eq!(conn.ttl("celery-task-meta-b").await, 3600);
+        conn.assert_given(3600, "celery-task-meta-b").await;
         assert_eq!(conn.int("DBSIZE").await, 1);
         server.assert_alive();
     })

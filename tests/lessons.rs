@@ -3,14 +3,14 @@
 //! rights of the wrong user, clients and users that go while something waits for them.
 //! Patterns, line breaks in replies and large answers are in `hostile` and `extremes`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::celery::{self, Clock, Message, seed_results};
 use crate::chaos::Dice;
 use crate::client::{Conn, list};
 use crate::cmd;
 use crate::data::DataSet;
-use crate::extremes::no_slice_is_above;
+use crate::extremes::{answered_soon, no_slice_is_above};
 use crate::jobs;
 use crate::server::{Setup, on_every_server, same, wait_for};
 
@@ -95,10 +95,7 @@ async fn tables_indexes_and_schedules_of_300_000_members_are_looked_at_in_part()
             conn.run(cmd!["EVAL", script, 0, n * 10_000]).await;
         }
         for command in ["HYGIENE.BEATSTATUS VERBOSE", "HYGIENE.DOCTOR"] {
-            let begin = Instant::now();
-            let told = format!("{:?}", conn.value(command).await);
-            let took = begin.elapsed();
-            assert!(took < Duration::from_millis(500), "{command}: {took:?}");
+            let told = format!("{:?}", answered_soon(&mut conn, command).await);
             assert!(told.len() < 500_000, "{command}: {} bytes", told.len());
         }
         let allocator = conn.info("memory", "mem_allocator").await;
@@ -107,7 +104,7 @@ async fn tables_indexes_and_schedules_of_300_000_members_are_looked_at_in_part()
         let limit_us = if allocator.as_deref() == Some("libc") {
             100_000
         } else {
-            15_000
+            50_000
         };
         no_slice_is_above(limit_us, &mut conn, &["HYGIENE.ORPHANS", "HYGIENE.SCAN"]).await;
         assert_eq!(conn.int("HLEN unacked").await, 300_000);

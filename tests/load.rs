@@ -81,7 +81,7 @@ async fn is_refused_a_second_time_and_goes_on_working() {
         let loaded = modules(&mut conn).await;
         assert_eq!(loaded.iter().filter(|name| *name == "hygiene").count(), 1);
         conn.run("SET celery-task-meta-a 1").await;
-        assert_eq!(conn.ttl("celery-task-meta-a").await, 3600);
+        conn.assert_given(3600, "celery-task-meta-a").await;
     })
     .await;
 }
@@ -118,7 +118,7 @@ async fn can_be_unloaded_when_idle_and_loaded_again() {
             ])
             .await;
             conn.run("SET celery-task-meta-with 1").await;
-            assert_eq!(conn.ttl("celery-task-meta-with").await, 77);
+            conn.assert_given(77, "celery-task-meta-with").await;
             server.assert_alive();
         }
     })
@@ -148,7 +148,7 @@ async fn takes_settings_behind_loadmodule() {
             assert_eq!(seconds(&answer.text("hygiene.default-ttl")), 900);
         }
         conn.run("SET celery-task-meta-a 1").await;
-        assert_eq!(conn.ttl("celery-task-meta-a").await, 900);
+        conn.assert_given(900, "celery-task-meta-a").await;
     })
     .await;
 }
@@ -207,7 +207,7 @@ async fn hygiene_config_sets_and_gets_on_every_server() {
         assert_eq!(done, redis::Value::Okay, "as CONFIG SET answers");
         assert_eq!(seconds(&setting(&mut conn, "default-ttl").await), 7200);
         conn.run("SET celery-task-meta-a 1").await;
-        assert_eq!(conn.ttl("celery-task-meta-a").await, 7200);
+        conn.assert_given(7200, "celery-task-meta-a").await;
 
         let before = setting(&mut conn, "default-ttl").await;
         for (words, told) in [
@@ -256,7 +256,7 @@ async fn config_set_refuses_a_bad_value_and_keeps_the_old_one() {
             );
         }
         conn.run("SET celery-task-meta-a 1").await;
-        assert_eq!(conn.ttl("celery-task-meta-a").await, 90);
+        conn.assert_given(90, "celery-task-meta-a").await;
     })
     .await;
 }

@@ -480,7 +480,7 @@ async fn a_wedged_beat_is_told_silent_though_others_send_on() {
     .await;
     let after = Clock::of(&mut conn).await.0 - last.0;
     // Two intervals and 5 s; the rest is what a busy machine may add.
-    assert!((8_000..15_000).contains(&after), "told after {after} ms");
+    assert!((8_000..20_000).contains(&after), "told after {after} ms");
     let reason = told.text("reason");
     assert!(reason.contains("project.tick"), "{reason}");
     assert!(reason.contains(" s ago"), "{reason}");

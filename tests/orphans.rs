@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Cmd;
 
 use crate::celery::{
-    Clock, HOUR, Message, SEP, binding, event, old_unacked, queue_key, seed_results,
+    Clock, HOUR, Message, SEP, binding, event, oid, old_unacked, queue_key, reply_binding,
+    reply_list, seed_big_reply_lists, seed_results,
 };
 use crate::client::{Conn, Fields, bytes, list, text};
 use crate::cmd;
@@ -16,14 +17,6 @@ use crate::keys::restore_idle;
 use crate::server::{Server, Setup, on_every_server};
 
 const DAY: i64 = 24 * HOUR;
-
-fn uuid(n: usize) -> String {
-    format!("0f5ee1b4-3c1c-3b6e-a1f0-{n:012}")
-}
-
-fn reply_list(n: usize) -> String {
-    format!("{}.reply.celery.pidbox", uuid(n))
-}
 
 /// One class of an answer.
 fn of(answer: &Fields, class: &str) -> Fields {
@@ -78,8 +71,7 @@ async fn some_reply_lists(conn: &mut Conn) {
         let name = reply_list(n);
         conn.run(cmd!["LPUSH", &name, "x".repeat(10_000)]).await;
         if n < 4 {
-            conn.run(binding("reply.celery.pidbox", &uuid(n), &name))
-                .await;
+            conn.run(reply_binding(n)).await;
         }
         if [0, 1, 5].contains(&n) {
             rest(conn, &name, 2 * HOUR).await;
@@ -164,29 +156,23 @@ async fn a_report_finds_all_kinds_and_is_no_use_of_anything() {
 async fn twenty_two_reply_lists_go_with_their_bindings_and_a_live_one_stays() {
     on_every_server(async |binary| {
         let (server, mut conn) = start(binary).await;
-        let big = "x".repeat(1_000_000);
-        for n in 0..22 {
-            conn.run(cmd!["LPUSH", reply_list(n), &big]).await;
-            rest(&mut conn, &reply_list(n), 2 * HOUR).await;
-            if n < 12 {
-                conn.run(binding("reply.celery.pidbox", &uuid(n), &reply_list(n)))
-                    .await;
-            }
+        let lists = seed_big_reply_lists(&mut conn).await;
+        for list in &lists {
+            rest(&mut conn, list, 2 * HOUR).await;
         }
         conn.run(cmd!["LPUSH", reply_list(99), "{}"]).await;
-        conn.run(binding("reply.celery.pidbox", &uuid(99), &reply_list(99)))
-            .await;
+        conn.run(reply_binding(99)).await;
         let before = DataSet::of(&server).await;
         // Reading them was a use.
-        for n in 0..22 {
-            rest(&mut conn, &reply_list(n), 2 * HOUR).await;
+        for list in &lists {
+            rest(&mut conn, list, 2 * HOUR).await;
         }
         let dry = conn
             .fields("HYGIENE.ORPHANS PURGE reply_queue DRYRUN")
             .await;
         before.assert_same(&DataSet::of(&server).await, "after a dry run");
-        for n in 0..22 {
-            rest(&mut conn, &reply_list(n), 2 * HOUR).await;
+        for list in &lists {
+            rest(&mut conn, list, 2 * HOUR).await;
         }
         let done = conn.fields("HYGIENE.ORPHANS PURGE reply_queue").await;
         assert_eq!(
@@ -216,13 +202,13 @@ async fn event_queues_go_with_their_members_and_members_without_a_list_by_themse
         let (_server, mut conn) = start(binary).await;
         let clock = Clock::of(&mut conn).await;
         for n in 0..200 {
-            let name = format!("celeryev.{}", uuid(n));
+            let name = format!("celeryev.{}", oid(n));
             let mut push = cmd!["RPUSH", &name];
             push.arg((0..50).map(|n| event(clock.ago(n * 2))).collect::<Vec<_>>());
             conn.run(push).await;
             rest(&mut conn, &name, 2 * HOUR).await;
         }
-        let members = (0..240).map(|n| binding("celeryev", "#", &format!("celeryev.{}", uuid(n))));
+        let members = (0..240).map(|n| binding("celeryev", "#", &format!("celeryev.{}", oid(n))));
         conn.pipe(members).await;
         rest(&mut conn, "_kombu.binding.celeryev", 2 * HOUR).await;
 
@@ -313,8 +299,7 @@ async fn a_binding_of_a_queue_of_tasks_is_never_stale_and_one_of_a_process_only_
             .await;
         conn.run(binding("celeryev", "worker.#", "celeryev.gossip"))
             .await;
-        conn.run(binding("reply.celery.pidbox", &uuid(1), &reply_list(1)))
-            .await;
+        conn.run(reply_binding(1)).await;
         let tables = [
             "_kombu.binding.celery.pidbox",
             "_kombu.binding.celeryev",
@@ -1381,7 +1366,7 @@ async fn no_sequence_of_commands_loses_a_message_or_a_binding_of_a_queue_of_task
                 .flat_map(|n| {
                     [
                         cmd!["LPUSH", reply_list(n), "{}"],
-                        binding("reply.celery.pidbox", &uuid(n), &reply_list(n)),
+                        reply_binding(n),
                         binding("celeryev", "#", &format!("celeryev.{n}")),
                         binding("celery.pidbox", "", &format!("w{n}@lab.celery.pidbox")),
                         cmd![

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Cmd;
 use tokio::io::AsyncWriteExt;
 
-use crate::celery::{Clock, Form, Message, SEP, binding, iso, seed_results};
+use crate::celery::{Clock, Form, Message, SEP, binding, iso, seed_big_reply_lists, seed_results};
 use crate::client::{Conn, Fields, ToCmd, int};
 use crate::cmd;
 use crate::data::{DataSet, wait_until_in_step};
@@ -337,15 +337,7 @@ async fn a_few_reply_lists_that_hold_all_the_memory_come_first() {
     on_every_server(async |binary| {
         let server = Setup::on(binary).start().await;
         let mut conn = server.connect().await;
-        let id = |n: i32| format!("0f5ee1b4-3c1c-3b6e-a1f0-{n:012}");
-        let lists: Vec<String> = (0..22)
-            .map(|n| format!("{}.reply.celery.pidbox", id(n)))
-            .collect();
-        let big = "x".repeat(1_000_000);
-        conn.pipe(lists.iter().map(|list| cmd!["LPUSH", list, &big]))
-            .await;
-        let bound = (0..12).map(|n| binding("reply.celery.pidbox", &id(n), &lists[n as usize]));
-        conn.pipe(bound).await;
+        let lists = seed_big_reply_lists(&mut conn).await;
         seed_results(&mut conn, "s", 5000).await;
         let results: Vec<String> = (0..5000)
             .map(|n| format!("celery-task-meta-s{n}"))

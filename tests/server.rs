@@ -19,7 +19,10 @@ use tempfile::TempDir;
 use crate::client::Conn;
 
 /// How long a server may take to start or to stop.
-const LIFE_DEADLINE: Duration = Duration::from_secs(20);
+const LIFE_DEADLINE: Duration = Duration::from_secs(60);
+/// What any wait has at least: a deadline is there to end a test that hangs, and says
+/// nothing of how fast things are to happen, for the machine may be a busy one.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks of a wait.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Lines of the server's log shown when a test fails.
@@ -33,6 +36,7 @@ pub async fn wait_for<T>(
     deadline: Duration,
     mut look: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
+    let deadline = deadline.max(PATIENCE);
     let start = Instant::now();
     loop {
         match look().await {

@@ -444,7 +444,10 @@ async fn a_change_of_verdict_is_published_once_and_told_in_stats() {
 #[tokio::test]
 async fn what_is_seen_once_is_no_change() {
     on_every_server(async |binary| {
-        let server = watching(Setup::on(binary)).start().await;
+        let server = Setup::on(binary)
+            .setting("verdict-interval", "2s")
+            .start()
+            .await;
         let mut conn = server.connect().await;
         looked(&mut conn).await;
         strand_a_message(&mut conn).await;
