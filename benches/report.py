@@ -718,9 +718,10 @@ WHY = (
         ("other client beside",),
         "Another client's waits: a slice adds up to its length, 125 us while clients are at work, "
         "to a request that meets it, and one that sends its next request when the last is answered "
-        "meets a slice in more than 1 % of its requests. Longer and rarer slices would reach the ratio and make those "
-        "who come at any time wait longer. The maximum is that of a few hundred thousand requests "
-        "on a virtual machine; it differs as much between two runs on the idle server.",
+        "meets a slice in more than 1 % of its requests. Longer and rarer slices would reach the "
+        "ratio and make those who come at any time wait longer. The maximum is that of a few "
+        "hundred thousand requests on a virtual machine; it differs as much between two runs on "
+        "the idle server.",
     ),
     (
         ("hook: SET of results",),
@@ -732,6 +733,12 @@ WHY = (
         "The hook on other names: the server makes a context for each event that a module listens "
         "to. A module with an empty callback is at 0.91 of SET at pipeline 16; in a profile of "
         "INCR no function of this one reaches 0.7 %.",
+    ),
+    (
+        ("observation:",),
+        "Observation: a push is paid for with its event, an open key, the server's copy of the "
+        "element and the reading of its headers. The figure is the difference of two servers, each "
+        "of which varies by about 1 us from round to round.",
     ),
     (
         ("server CPU per key: FIXTTL",),
