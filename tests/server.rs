@@ -141,6 +141,14 @@ pub fn primary() -> &'static Binary {
     &every()[0]
 }
 
+/// The oldest Redis at hand, whose data set every other server can read.
+pub fn oldest() -> &'static Binary {
+    let redis = every().iter().filter(|binary| !binary.valkey);
+    redis
+        .min_by_key(|binary| binary.version)
+        .unwrap_or(primary())
+}
+
 /// Every server at hand, the primary one first. Told once, past cargo's capture,
 /// with the names of those that had to be left out.
 pub fn every() -> &'static [Binary] {
