@@ -137,7 +137,14 @@ async fn a_write_of_a_result_is_counted_once_whatever_events_come_of_it() {
             ];
             conn.transaction(&pair).await.expect("done");
             assert_eq!(written(&mut conn).await, (4, 1), "max-ttl {max_ttl}");
-            let cuts = if max_ttl == "0" { 0 } else { 4 };
+            let cuts = match max_ttl {
+                "0" => 0,
+                _ if binary.generic_events_do_harm() => {
+                    binary.left_out("generic events do harm there: a TTL that comes alone is cut");
+                    3
+                }
+                _ => 4,
+            };
             let seen = stats(&mut conn).await;
             assert_eq!(seen.int("cut_by_hook_total"), cuts, "{seen:?}");
             assert_eq!(seen.int("stamped_by_hook_total"), 1, "{seen:?}");
