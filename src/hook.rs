@@ -21,7 +21,7 @@ use crate::server::events::{self, OnWrite, Written, kind};
 use crate::server::guard::Entry;
 use crate::server::key::Key;
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, Str};
+use crate::server::{Ctx, MainCell, Str, differences};
 use crate::settings::{self, Current};
 use crate::stats;
 use crate::trigger;
@@ -122,7 +122,7 @@ fn note_result_if(
 }
 
 fn note(ctx: Ctx<'_>, what: &Written<'_>, writes: u32) {
-    let by_job = events::jobs_after_writes();
+    let by_job = differences::here().jobs_after_writes;
     // The server refuses jobs by itself while it loads or follows a primary; a
     // timer it would grant.
     if !by_job && !ctx.flags().may_write() {

@@ -42,6 +42,7 @@ static ALLOCATOR: redis_module::alloc::RedisAlloc = redis_module::alloc::RedisAl
 pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     use server::command::register;
 
+    let here = server::differences::find(ctx);
     settings::replace(settings::from_arguments(args)?);
     server::config::register::<settings::Live>(ctx)?;
 
@@ -63,8 +64,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     server::info::register::<stats::Info>(ctx);
     stats::begin();
 
-    let server = server::load::Server::at(ctx);
-    let kinds = if server.generic_events_are_safe() {
+    let kinds = if here.generic_events {
         kind::STRING | kind::LIST | kind::SET | kind::GENERIC
     } else {
         kind::STRING | kind::LIST | kind::SET
@@ -73,7 +73,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
         return Err("the server refuses keyspace events".to_owned());
     }
     events::watch_server::<Life>(ctx);
-    server::log::notice(&server.differences());
+    server::log::notice(&here.told());
     background::owe("sweep-on-start");
     Ok(())
 }

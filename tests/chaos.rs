@@ -14,7 +14,7 @@ use crate::client::{Conn, ToCmd};
 use crate::cmd;
 use crate::data::assert_same_data;
 use crate::replication::results_without_ttl;
-use crate::server::{Binary, Server, Setup, every, module_path, wait_for};
+use crate::server::{Binary, Server, Setup, every, module_path, same, wait_for};
 use crate::topology::Writer;
 
 /// Steps of one run.
@@ -232,7 +232,10 @@ impl Run {
             }
             Step::Rewrite => self.say(false, "BGREWRITEAOF").await,
             Step::Save => self.say(false, "BGSAVE").await,
-            Step::Reload => self.say(false, "DEBUG RELOAD").await,
+            Step::Reload => {
+                self.no_dump_under_way().await;
+                self.say(false, "DEBUG RELOAD").await;
+            }
             Step::Flush => self.say(false, "FLUSHALL").await,
             Step::Swap => self.say(false, "SWAPDB 0 9").await,
             Step::Pause => self.say(false, "CLIENT PAUSE 150 WRITE").await,
@@ -243,6 +246,22 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Waits until no dump is being written or on its way to the replica: DEBUG RELOAD
+    /// saves to the same file, so the replica would be sent what has been written since
+    /// its copy began, and then once more as commands (Redis 7.0, debug.c).
+    async fn no_dump_under_way(&self) {
+        let mut conn = self.primary.connect().await;
+        wait_for("the replica to have its copy", LONG, async || {
+            let saving = conn.info("persistence", "rdb_bgsave_in_progress").await;
+            same(saving.as_deref(), Some("0"))?;
+            match conn.info("replication", "slave0").await {
+                Some(line) if line.contains("state=online") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
     }
 
     async fn load(&self, conn: &mut Conn) {

@@ -10,8 +10,8 @@ use crate::cmd;
 use crate::data::{DataSet, assert_same_data};
 use crate::jobs;
 use crate::replication::{results_without_ttl, wait_until_stamped, wait_until_synced, write_all};
-use crate::server::{Server, Setup, module_path, on_every_server, wait_for};
-use crate::topology::Writer;
+use crate::server::{Server, Setup, module_path, on_every_server, same, wait_for};
+use crate::topology::{Writer, sweep_in_the_middle};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -87,7 +87,7 @@ async fn an_append_only_file_rewritten_during_a_sweep_brings_all_of_it_back() {
         conn.run("CONFIG SET rdb-key-save-delay 0").await;
         wait_for("the rewrite to end", LONG, async || {
             let running = conn.info("persistence", "aof_rewrite_in_progress").await;
-            crate::server::same(running.as_deref(), Some("0"))
+            same(running.as_deref(), Some("0"))
         })
         .await;
         let before = DataSet::of(&server).await;
@@ -95,6 +95,45 @@ async fn an_append_only_file_rewritten_during_a_sweep_brings_all_of_it_back() {
         server.kill_9();
         server.start_again().await;
         before.assert_same(&DataSet::of(&server).await, "from the rewritten file");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dump_taken_in_the_middle_of_a_sweep_is_read_without_the_module_and_swept_by_it() {
+    const RESULTS: usize = 20_000;
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary)
+            .setting("enforce", "no")
+            // Slow enough a sweep to be met in the middle: it takes 20 s.
+            .setting("max-writes-per-sec", "1000")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        seed_results(&mut conn, "s", RESULTS).await;
+        sweep_in_the_middle(&mut conn).await;
+        conn.run("BGSAVE").await;
+        wait_for("the dump", LONG, async || {
+            let mut seen = Vec::new();
+            for field in ["rdb_bgsave_in_progress", "rdb_last_bgsave_status"] {
+                seen.push(conn.info("persistence", field).await.unwrap_or_default());
+            }
+            same(seen, vec!["0".to_owned(), "ok".to_owned()])
+        })
+        .await;
+        server.kill_9();
+        forget_module(&server);
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        assert_eq!(DataSet::of(&server).await.rows.len(), RESULTS);
+        let bare = results_without_ttl(&server).await;
+        assert!(bare > 0 && bare < RESULTS, "{bare} were still without");
+        conn.run(cmd!["MODULE", "LOAD", module_path().to_str()])
+            .await;
+        wait_until_stamped(&server).await;
+        let held = usize::try_from(conn.int("DBSIZE").await).expect("a count");
+        assert_eq!(held, RESULTS, "nothing is deleted");
+        server.assert_alive();
     })
     .await;
 }

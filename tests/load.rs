@@ -57,16 +57,45 @@ async fn tells_in_the_log_what_works_how_on_this_server() {
     on_every_server_and_the_faulty(async |binary| {
         let server = Setup::on(binary).start().await;
         let log = server.log();
-        let told: Vec<&str> = log.lines().filter(|line| by_the_module(line)).collect();
-        let how = if binary.stamps_in_the_same_unit() {
-            "same unit as the write"
-        } else {
-            "same event-loop turn"
+        let told: Vec<&str> = log
+            .lines()
+            .filter(|line| by_the_module(line) && line.contains("loaded on"))
+            .collect();
+        let [line] = told[..] else {
+            panic!("one line, once: {told:#?}")
         };
-        assert!(told.iter().any(|line| line.contains(how)), "{told:#?}");
-        if binary.generic_events_do_harm() {
-            assert!(told.iter().any(|line| line.contains("sweep")), "{told:#?}");
+        let modern = binary.is_7_0_or_newer();
+        let words = [
+            binary.name.as_str(),
+            if binary.stamps_in_the_same_unit() {
+                "same unit as the write"
+            } else {
+                "same event-loop turn"
+            },
+            if binary.generic_events_do_harm() {
+                "RESTORE by the next sweep"
+            } else {
+                "RESTORE too"
+            },
+            if modern {
+                "settings by CONFIG"
+            } else {
+                "settings by HYGIENE.CONFIG only"
+            },
+            if modern {
+                "; rights are checked"
+            } else {
+                "no rights are checked"
+            },
+            if modern { "maps" } else { "flat lists" },
+        ];
+        for words in words {
+            assert!(line.contains(words), "{words} in {line}");
         }
+        // It tells what the server says of its own commands, too.
+        let mut conn = server.connect().await;
+        let own = conn.ask("ACL CAT hygiene").await.is_ok();
+        assert_eq!(line.contains("@hygiene"), own, "{line}");
     })
     .await;
 }
@@ -194,6 +223,37 @@ async fn a_bad_argument_stops_the_load_with_the_reason_in_the_log() {
                 }
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_argument_of_module_load_leaves_the_server_as_it_was() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).without_module().start().await;
+        let mut conn = server.connect().await;
+        let file = module_path();
+        for (words, told) in [
+            (["default-ttl", "banana"], "banana"),
+            (["no-such-setting", "5"], "no-such-setting"),
+            (["sweep-orphans", "queue"], "expected some of requeue"),
+        ] {
+            let load = cmd!["MODULE", "LOAD", file.to_str(), words[0], words[1]];
+            let error = conn.error(load).await;
+            assert!(error.starts_with("ERR "), "{error}");
+            let log = server.log();
+            let ours = |line: &str| by_the_module(line) && line.contains(told);
+            assert!(log.lines().any(ours), "no reason with {told} in:\n{log}");
+            assert!(!modules(&mut conn).await.contains(&"hygiene".to_owned()));
+            conn.run("SET celery-task-meta-without 1").await;
+            assert_eq!(conn.ttl("celery-task-meta-without").await, -1);
+        }
+        // And the next load, without it, is one as any other.
+        let load = cmd!["MODULE", "LOAD", file.to_str(), "sweep-on-start", "no"];
+        conn.run(load).await;
+        conn.run("SET celery-task-meta-with 1").await;
+        assert_eq!(conn.ttl("celery-task-meta-with").await, 3600);
+        server.assert_alive();
     })
     .await;
 }

@@ -127,6 +127,12 @@ impl Binary {
             && (self.version < (9, 1) || self.name.ends_with("9.1.0"))
     }
 
+    /// Whether ACL CAT names the commands of modules that are in a category, too (the
+    /// first Valkeys with such categories left them out: valkey PR #1140).
+    pub fn acl_cat_names_modules_commands(&self) -> bool {
+        !["Valkey 8.0.0", "Valkey 8.0.1"].contains(&self.name.as_str())
+    }
+
     /// Whether a slot of a cluster can move as a whole (Valkey 9.0).
     pub fn moves_slots_whole(&self) -> bool {
         self.valkey && self.version >= (9, 0)
@@ -143,6 +149,14 @@ impl Binary {
 /// `HYGIENE_TEST_SERVERS`.
 pub fn primary() -> &'static Binary {
     &every()[0]
+}
+
+/// The oldest Redis at hand, whose data set every other server can read.
+pub fn oldest() -> &'static Binary {
+    let redis = every().iter().filter(|binary| !binary.valkey);
+    redis
+        .min_by_key(|binary| binary.version)
+        .unwrap_or(primary())
 }
 
 /// Every server at hand, the primary one first. Told once, past cargo's capture,

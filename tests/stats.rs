@@ -137,7 +137,14 @@ async fn a_write_of_a_result_is_counted_once_whatever_events_come_of_it() {
             ];
             conn.transaction(&pair).await.expect("done");
             assert_eq!(written(&mut conn).await, (4, 1), "max-ttl {max_ttl}");
-            let cuts = if max_ttl == "0" { 0 } else { 4 };
+            let cuts = match max_ttl {
+                "0" => 0,
+                _ if binary.generic_events_do_harm() => {
+                    binary.left_out("generic events do harm there: a TTL that comes alone is cut");
+                    3
+                }
+                _ => 4,
+            };
             let seen = stats(&mut conn).await;
             assert_eq!(seen.int("cut_by_hook_total"), cuts, "{seen:?}");
             assert_eq!(seen.int("stamped_by_hook_total"), 1, "{seen:?}");
@@ -696,8 +703,14 @@ async fn the_module_has_a_category_of_its_own_where_the_server_lets_it() {
         if !categories.iter().any(|name| name == "hygiene") {
             return binary.left_out("modules have no category of their own");
         }
+        let named = if binary.acl_cat_names_modules_commands() {
+            12
+        } else {
+            binary.left_out("its ACL CAT names no command of a module");
+            0
+        };
         let members = conn.value("ACL CAT hygiene").await;
-        assert_eq!(released(&members).len(), 12, "{members:?}");
+        assert_eq!(released(&members).len(), named, "{members:?}");
         conn.run("ACL SETUSER operator on nopass ~* -@all +@hygiene -@dangerous")
             .await;
         let mut operator = server.connect().await;
@@ -713,7 +726,7 @@ async fn the_module_has_a_category_of_its_own_where_the_server_lets_it() {
         let path = crate::server::module_path();
         conn.run(cmd!["MODULE", "LOAD", path.to_str()]).await;
         let members = conn.value("ACL CAT hygiene").await;
-        assert_eq!(released(&members).len(), 12, "{members:?}");
+        assert_eq!(released(&members).len(), named, "{members:?}");
     })
     .await;
 }

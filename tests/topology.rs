@@ -15,7 +15,7 @@ use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
 use crate::jobs;
 use crate::replication::{results_without_ttl, wait_until_stamped, wait_until_synced, write_all};
-use crate::server::{Server, Setup, on_one_server, same, stays, wait_for};
+use crate::server::{Server, Setup, oldest, on_every_server, on_one_server, same, stays, wait_for};
 
 /// How long a change that the servers make by themselves may take.
 const LONG: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ impl Writer {
 }
 
 /// Starts a sweep that takes seconds, and waits until it has written something.
-async fn sweep_in_the_middle(conn: &mut Conn) -> i64 {
+pub async fn sweep_in_the_middle(conn: &mut Conn) -> i64 {
     let id = jobs::start(conn, "HYGIENE.FIXTTL ASYNC").await;
     wait_for("the sweep to have written", LONG, async || {
         let keyspace = conn.info("keyspace", "db0").await.unwrap_or_default();
@@ -126,6 +126,31 @@ async fn two_replicas_and_one_behind_them_hold_the_same_however_they_were_synced
             jobs::wait_until(&mut reader, scan, "finished").await;
             assert_same_data(&[&primary, &first, &second, &behind]).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_on_a_newer_server_holds_the_same_and_goes_on_alone() {
+    on_every_server(async |binary| {
+        let mut old = Setup::on(oldest()).setting("enforce", "no").start().await;
+        let mut conn = old.connect().await;
+        seed_results(&mut conn, "s", 5_000).await;
+        let mut new = Setup::on(binary).replica_of(&old).start().await;
+        wait_until_in_step(&old, &new).await;
+        conn.run("HYGIENE.CONFIG SET enforce yes").await;
+        for db in [0, 9] {
+            write_all(&mut old.connect_db(db).await).await;
+        }
+        conn.run("HYGIENE.FIXTTL").await;
+        wait_until_stamped(&old).await;
+        assert_same_data(&[&old, &new]).await;
+
+        new.connect().await.run("REPLICAOF NO ONE").await;
+        write_all(&mut new.connect_db(3).await).await;
+        wait_until_stamped(&new).await;
+        old.assert_alive();
+        new.assert_alive();
     })
     .await;
 }

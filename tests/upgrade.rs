@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::celery::Clock;
+use crate::celery::{Clock, seed_results};
 use crate::client::Conn;
 use crate::cmd;
-use crate::data::{DataSet, assert_same_data};
+use crate::data::{DataSet, assert_same_data, wait_until_in_step};
 use crate::lifecycle::replace_by;
 use crate::observe::{marked, publish, status, wait_for_state};
-use crate::replication::{results_without_ttl, wait_until_synced};
+use crate::replication::{results_without_ttl, wait_until_stamped, wait_until_synced, write_all};
 use crate::server::{
     Binary, Server, Setup, module_path, older_module, on_every_server, same, wait_for,
 };
@@ -93,6 +93,52 @@ async fn an_upgrade_under_traffic_keeps_data_observations_and_replica() {
         primary.start_again().await;
         held.assert_same(&DataSet::of(&primary).await, "by the older one");
         wait_until_known(&mut primary.connect().await, after).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_that_is_upgraded_first_holds_the_same_and_takes_over() {
+    on_every_server(async |binary| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let older = older(binary, &dir);
+        let old = Setup::on(binary)
+            .module_file(&older)
+            .append_only()
+            .start()
+            .await;
+        let new = Setup::on(binary)
+            .append_only()
+            .replica_of(&old)
+            .start()
+            .await;
+        wait_until_synced(&old, &new).await;
+        let mut conn = old.connect().await;
+        let before = seen(&mut conn, 1).await;
+        wait_for_state(&mut conn).await;
+        conn.run("HYGIENE.CONFIG SET enforce no").await;
+        seed_results(&mut conn, "s", 2_000).await;
+        conn.run("HYGIENE.CONFIG SET enforce yes").await;
+        for db in [0, 9] {
+            write_all(&mut old.connect_db(db).await).await;
+        }
+        conn.run("HYGIENE.FIXTTL").await;
+        wait_until_stamped(&old).await;
+        assert_same_data(&[&old, &new]).await;
+
+        let writer = Writer::start(old.port, "w");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut conn = new.connect().await;
+        conn.run("REPLICAOF NO ONE").await;
+        let follow = cmd!["REPLICAOF", "127.0.0.1", new.port];
+        old.connect().await.run(follow).await;
+        assert!(!writer.stop().await.is_empty(), "there was traffic");
+        wait_until_in_step(&new, &old).await;
+        wait_until_known(&mut conn, before).await;
+        write_all(&mut new.connect_db(3).await).await;
+        conn.run("HYGIENE.FIXTTL").await;
+        wait_until_stamped(&new).await;
+        assert_same_data(&[&new, &old]).await;
     })
     .await;
 }

@@ -16,7 +16,7 @@ pub mod trigger;
 
 use crate::core::args::Args;
 use crate::core::glob::Glob;
-use crate::server::{Ctx, acl};
+use crate::server::{Ctx, acl, differences};
 use crate::sweep::Scope;
 
 /// Who calls, for people to read in HYGIENE.JOBS.
@@ -30,7 +30,8 @@ fn caller(ctx: Ctx<'_>, user: Option<&[u8]>) -> String {
 
 /// The calling user, whose rights a pass is held to.
 fn user(ctx: Ctx<'_>) -> Option<Vec<u8>> {
-    acl::available().then(|| acl::current_user(ctx)).flatten()
+    let asked = differences::here().key_rights;
+    asked.then(|| acl::current_user(ctx)).flatten()
 }
 
 /// The value of `DB`.

@@ -20,14 +20,6 @@ const ACCESS: i32 = 1 << 4;
 const UPDATE: i32 = 1 << 5;
 const DELETE: i32 = 1 << 7;
 
-/// Whether this server lets a module check key permissions.
-#[must_use]
-pub fn available() -> bool {
-    api!(RedisModule_ACLCheckKeyPermissions).is_some()
-        && api!(RedisModule_GetModuleUserFromUserName).is_some()
-        && api!(RedisModule_GetCurrentUserName).is_some()
-}
-
 /// The name of the user that called; `None` where the server does not tell.
 #[must_use]
 pub fn current_user(ctx: Ctx<'_>) -> Option<Vec<u8>> {

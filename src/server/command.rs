@@ -7,7 +7,7 @@ use redis_module::raw;
 
 use super::guard::{Entry, guard};
 use super::string::lent_bytes;
-use super::{Ctx, log};
+use super::{Ctx, differences, log};
 use crate::core::figures::Counter;
 use crate::core::reply::Reply;
 use crate::core::syntax::{Arg, Kind};
@@ -215,7 +215,7 @@ fn categorise<C: Command>(command: *mut raw::RedisModuleCommand) {
     let Some(set) = api!(RedisModule_SetCommandACLCategories) else {
         return;
     };
-    if api!(RedisModule_AddACLCategory).is_some() {
+    if differences::here().own_category {
         let all = [C::CATEGORIES.to_bytes(), b" ", OWN_CATEGORY.to_bytes()].concat();
         let done = CString::new(all).is_ok_and(|all| {
             // SAFETY: the command is ours and the categories end in NUL; if one of

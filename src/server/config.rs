@@ -26,12 +26,6 @@ pub trait Store {
 /// does not free it.
 static SHOWN: MainCell<Vec<Option<Str>>> = MainCell::new(Vec::new());
 
-/// Whether this server has settings of modules.
-#[must_use]
-pub fn available() -> bool {
-    api!(RedisModule_RegisterStringConfig).is_some() && api!(RedisModule_LoadConfigs).is_some()
-}
-
 /// Registers every setting with its present value as the default, then takes
 /// what stands in the server's configuration file.
 ///

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::guard::{Entry, guard};
-use super::key::{self, Key};
+use super::key::Key;
 use super::string::lent_bytes;
 use super::timer::{Task, Timer};
-use super::{Ctx, Str, call, pushed};
+use super::{Ctx, Str, call, differences, pushed};
 
 /// Kinds of keyspace events, as the server's mask has them.
 pub mod kind {
@@ -65,8 +65,7 @@ impl<'a> Written<'a> {
         if let Some(pushed) = pushed::take(self.lent, head) {
             return Some(pushed);
         }
-        if !key::reads_lists() {
-            // Redis 6.2.
+        if !differences::here().list_elements {
             let at: &[u8] = if head { b"0" } else { b"-1" };
             let value = call::read(ctx, c"LINDEX", &[self.key(), at]);
             return value.str().and_then(Str::new);
@@ -117,13 +116,6 @@ unsafe extern "C" fn written<W: OnWrite>(
         }
     });
     0
-}
-
-/// Whether the server runs jobs at the end of the command, transaction or script
-/// that raised an event (7.2 and later, Valkey).
-#[must_use]
-pub fn jobs_after_writes() -> bool {
-    api!(RedisModule_AddPostNotificationJob).is_some()
 }
 
 /// Asks for `T` to run at the end of the unit that is writing; `false` if the
@@ -194,6 +186,9 @@ static TURN_WANTED: AtomicBool = AtomicBool::new(false);
 /// one more. `false` where the server does not tell (before 7.0). While it counts,
 /// `T` can have itself called by [`in_next_turn`].
 pub fn count_turns<T: Task>(ctx: Ctx<'_>, on: bool) -> bool {
+    if !differences::here().turns {
+        return false;
+    }
     let Some(subscribe) = api!(RedisModule_SubscribeToServerEvent) else {
         return false;
     };

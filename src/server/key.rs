@@ -278,11 +278,6 @@ impl Drop for Key<'_> {
     }
 }
 
-/// Whether the server lets a module read elements of lists (7.0 and later).
-pub(super) fn reads_lists() -> bool {
-    api!(RedisModule_ListGet).is_some()
-}
-
 /// Gives the key an expiry at a Unix time in ms, for replicas and AOF too, in
 /// that order: whatever was written before in this callback goes out before.
 /// `false` if there is no such key or the server refuses. With `heard` it raises

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 use redis_module::raw;
 
 use super::guard::{self, Entry, guard};
-use super::{Ctx, acl, command, config, context, events, log};
+use super::{Ctx, command, log};
 
 const NAME: &CStr = c"hygiene";
 
@@ -106,93 +106,9 @@ pub unsafe extern "C" fn RedisModule_OnUnload(ctx: *mut raw::RedisModuleCtx) -> 
     }
 }
 
-/// What this server can do that others cannot. Asked once, when the module is loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    name: String,
-    version: (u32, u32, u32),
-}
-
-impl Server {
-    /// The server that is loading us.
-    #[must_use]
-    pub fn at(ctx: Ctx<'_>) -> Self {
-        let of = |field| context::server_info(ctx, c"server", field);
-        // Valkey says redis_version 7.2.4 for clients' sake and has its own beside it.
-        let valkey = of(c"valkey_version");
-        let name = if valkey.is_some() { "Valkey" } else { "Redis" };
-        let version = valkey.or_else(|| of(c"redis_version")).unwrap_or_default();
-        let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-        let mut part = || parts.next().unwrap_or(0);
-        Self {
-            name: name.to_owned(),
-            version: (part(), part(), part()),
-        }
-    }
-
-    /// Whether a module may hear of COPY, RENAME, MOVE and RESTORE without harm.
-    /// From Valkey 8.1.0 to 9.1.0 a subscriber makes `COPY ... DB n` and `MOVE`
-    /// leave the client in the wrong database (valkey PR #1819, mended by #4024).
-    #[must_use]
-    pub fn generic_events_are_safe(&self) -> bool {
-        self.name != "Valkey" || self.version < (8, 1, 0) || self.version > (9, 1, 0)
-    }
-
-    /// One line: what works how here.
-    #[must_use]
-    pub fn differences(&self) -> String {
-        let (major, minor, patch) = self.version;
-        let stamps = if events::jobs_after_writes() {
-            "results are stamped in the same unit as the write"
-        } else {
-            "results are stamped within the same event-loop turn"
-        };
-        let generic = if self.generic_events_are_safe() {
-            "RENAME, COPY, MOVE and RESTORE too"
-        } else {
-            "those that come by RENAME, COPY, MOVE or RESTORE by the next sweep"
-        };
-        let settings = if config::available() {
-            "settings by CONFIG and HYGIENE.CONFIG"
-        } else {
-            "settings by HYGIENE.CONFIG only"
-        };
-        let rights = if acl::available() {
-            "rights are checked key by key"
-        } else {
-            "no rights are checked key by key: withhold hygiene.fixttl and hygiene.orphans by ACL"
-        };
-        format!(
-            "loaded on {} {major}.{minor}.{patch}: {stamps}, {generic}; {settings}; {rights}",
-            self.name
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn generic_events_are_left_alone_on_the_valkeys_they_harm() {
-        for (name, version, safe) in [
-            ("Redis", (6, 2, 14), true),
-            ("Redis", (8, 2, 3), true),
-            ("Valkey", (8, 0, 1), true),
-            ("Valkey", (8, 1, 0), false),
-            ("Valkey", (8, 1, 1), false),
-            ("Valkey", (9, 0, 3), false),
-            ("Valkey", (9, 1, 0), false),
-            ("Valkey", (9, 1, 1), true),
-            ("Valkey", (9, 2, 0), true),
-        ] {
-            let server = Server {
-                name: name.to_owned(),
-                version,
-            };
-            assert_eq!(server.generic_events_are_safe(), safe, "{server:?}");
-        }
-    }
 
     #[test]
     fn the_version_number_is_that_of_the_package() {

@@ -3,8 +3,8 @@
 //! What leaves this folder is safe Rust: byte slices, plain values, handles that
 //! free themselves. Each entry point from C goes through [`guard`], so that a
 //! panic ends in the log and not in the server. The pointers of the API are
-//! looked at when used, never a version number, so that one build serves every
-//! server (`RedisModule_GetServerVersion` tells Valkey's own number there).
+//! looked at when used, so that one build serves every server; what differs from one
+//! to the next is found out and named in [`differences`] alone.
 //!
 //! The crate `redis-module` gives the bindings and the allocator. Its safe layer
 //! is not used: its logger takes the message for a printf format, its scan
@@ -28,6 +28,7 @@ pub mod command;
 pub mod config;
 pub mod context;
 pub mod cpu;
+pub mod differences;
 pub mod events;
 pub mod guard;
 pub mod info;

@@ -13,7 +13,7 @@ use crate::server::context::{disk_forbids, memory_full, now_ms, replicas, writes
 use crate::server::guard::{Entry, guard};
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, acl, cpu, events};
+use crate::server::{Ctx, MainCell, cpu, differences, events};
 use crate::{settings, stats};
 
 /// Jobs that run or wait at once; more are refused.
@@ -486,7 +486,7 @@ impl Job {
             }
         }
         let user = match &self.order.user {
-            Some(name) if acl::available() => match User::named(name) {
+            Some(name) if differences::here().key_rights => match User::named(name) {
                 Some(user) => Some(user),
                 None => {
                     return Step::Failed(format!(

@@ -11,9 +11,9 @@ use crate::core::keys::{Class, KeyType, Names};
 use crate::core::orphans::CHORD_IDLE_MS;
 use crate::core::policy::{Change, Plan};
 use crate::core::reply::Reply;
-use crate::server::acl::{self, Right, User};
+use crate::server::acl::{Right, User};
 use crate::server::scan::Found;
-use crate::server::{Ctx, call, context, key};
+use crate::server::{Ctx, call, context, differences, key};
 use crate::{keyspace, known, stats};
 
 /// Why the queue of an asker under celery-redis-plus is left.
@@ -360,7 +360,11 @@ impl Visitor for Fix {
 
 /// Whether the caller's rights were checked key by key: 6.2 has no way to.
 pub fn acl_checked() -> Reply {
-    Reply::word(if acl::available() { "yes" } else { "no" })
+    Reply::word(if differences::here().key_rights {
+        "yes"
+    } else {
+        "no"
+    })
 }
 
 /// The shortest value that can hold a date: `{"date_done":"2026-11-25T03:43:28"}`.
