@@ -1,7 +1,7 @@
 //! Routing tables, the queues and workers they name, and what waits there.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, btree_set};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_set};
 use std::iter::Enumerate;
 use std::vec::IntoIter;
 
@@ -97,7 +97,7 @@ struct Read {
 #[derive(Default)]
 pub(super) struct Candidates {
     all: Vec<Candidate>,
-    at: BTreeMap<(i32, Vec<u8>), usize>,
+    at: HashMap<(i32, Vec<u8>), usize>,
     left_out: usize,
 }
 
@@ -129,6 +129,18 @@ impl Candidates {
         };
         self.all.get_mut(at)
     }
+
+    /// Takes a list that is known for a candidate.
+    fn known(&mut self, brokers: &BTreeSet<Broker>, routes: &Routes, db: i32, list: &[u8]) {
+        let broker = broker_of(brokers, db, list);
+        let rest = list.get(broker.1.len()..).unwrap_or(list);
+        let sep = routes.sep(&broker);
+        let (queue, priority) = split_priority(rest, sep);
+        if let Some(candidate) = self.get(db, &broker.1, queue, sep) {
+            candidate.known = true;
+            candidate.priorities.insert(priority.unwrap_or(0));
+        }
+    }
 }
 
 /// What is to be done about queues, after what was done.
@@ -140,8 +152,11 @@ pub(super) enum Work {
         seen: BTreeSet<(i32, Vec<u8>)>,
         routes: Routes,
     },
-    /// To take these queues, which tables name, for candidates as well.
-    Routes {
+    /// To take these lists, which are known, and then those queues, which tables name, for
+    /// candidates as well.
+    Candidates {
+        brokers: BTreeSet<Broker>,
+        lists: IntoIter<(i32, Vec<u8>)>,
         bound: btree_set::IntoIter<(Broker, Vec<u8>)>,
         candidates: Candidates,
         routes: Routes,
@@ -238,26 +253,36 @@ impl Gathering<Look<'_>> {
                 seen,
                 routes,
             }),
-            Work::Routes {
+            Work::Candidates {
+                brokers,
+                mut lists,
                 mut bound,
                 mut candidates,
                 routes,
             } => {
-                for (broker, queue) in bound.by_ref().take(MEMBERS_AT_ONCE) {
+                if lists.len() == 0 && bound.len() == 0 {
+                    return Some(self.measure_all(candidates, routes));
+                }
+                let portion = lists.by_ref().take(MEMBERS_AT_ONCE);
+                let mut left = MEMBERS_AT_ONCE;
+                for (db, list) in portion {
+                    candidates.known(&brokers, &routes, db, &list);
+                    left -= 1;
+                }
+                for (broker, queue) in bound.by_ref().take(left) {
                     let (db, prefix) = &broker;
                     let sep = routes.sep(&broker);
                     if let Some(candidate) = candidates.get(*db, prefix, &queue, sep) {
                         candidate.bound = true;
                     }
                 }
-                if bound.len() > 0 {
-                    return Some(Work::Routes {
-                        bound,
-                        candidates,
-                        routes,
-                    });
-                }
-                Some(self.measure_all(candidates, routes))
+                Some(Work::Candidates {
+                    brokers,
+                    lists,
+                    bound,
+                    candidates,
+                    routes,
+                })
             }
             Work::Lengths {
                 mut candidates,
@@ -458,17 +483,9 @@ impl Gathering<Look<'_>> {
             }
             candidates.get(*db, prefix, b"celery", routes.sep(broker));
         }
-        for (db, list) in std::mem::take(&mut self.places.lists) {
-            let broker = broker_of(&brokers, db, &list);
-            let rest = list.get(broker.1.len()..).unwrap_or(&list);
-            let sep = routes.sep(&broker);
-            let (queue, priority) = split_priority(rest, sep);
-            if let Some(candidate) = candidates.get(db, &broker.1, queue, sep) {
-                candidate.known = true;
-                candidate.priorities.insert(priority.unwrap_or(0));
-            }
-        }
-        Work::Routes {
+        Work::Candidates {
+            brokers,
+            lists: std::mem::take(&mut self.places.lists).into_iter(),
             bound: std::mem::take(&mut routes.queues).into_iter(),
             candidates,
             routes,

@@ -17,8 +17,9 @@ use crate::server::{Ctx, Str};
 /// Members remembered of all tables; those beyond are not read.
 const MOST_MEMBERS: usize = 200_000;
 
-/// Members gone through at a time.
-const PORTION: usize = 64;
+/// Members gone through at a time. Each is put into trees of as many as there are, which
+/// takes some µs.
+const PORTION: usize = 16;
 
 /// Members that a separator other than the usual one is guessed from.
 const GUESSED_FROM: usize = 1_000;
@@ -220,8 +221,8 @@ impl Tables {
             }
         };
         if reading.routes.is_some() {
-            self.go_through(reading, &mut cost);
-            return Some(cost);
+            self.go_through(reading);
+            return Some(Cost::of_its_own());
         }
         if !ctx.select(reading.db) {
             return Some(cost);
@@ -317,7 +318,7 @@ impl Tables {
     }
 
     /// Sorts a portion of a table's members by whose they are.
-    fn go_through(&mut self, mut reading: Reading, cost: &mut Cost) {
+    fn go_through(&mut self, mut reading: Reading) {
         let (Some(mut routes), Some(key)) =
             (reading.routes.take(), binding::binding_key(&reading.name))
         else {
@@ -328,7 +329,6 @@ impl Tables {
                 self.know(reading.db, reading.name, routes);
                 return;
             };
-            cost.bytes += member.len() as u64;
             let Some(binding) = parse_with(&member, &routes.sep) else {
                 continue;
             };
