@@ -320,8 +320,8 @@ async fn a_hundred_thousand_queues_are_summed_and_answers_stay_small() {
         assert!(page.len() < 20_000, "{} bytes", page.len());
         conn.run("HYGIENE.ORPHANS").await;
         slices_stay_short(&mut conn, &["HYGIENE.ORPHANS", "HYGIENE.FIXTTL DRYRUN"]).await;
-        // Its reply holds what BEATSTATUS says, which looks at all of them at once.
-        no_slice_is_above(60_000, &mut conn, &["HYGIENE.SCAN"]).await;
+        // What BEATSTATUS says is judged in one step.
+        no_slice_is_above(20_000, &mut conn, &["HYGIENE.SCAN"]).await;
         server.assert_alive();
     })
     .await;

@@ -791,7 +791,8 @@ async fn worst_wait(conn: &mut Conn, mut over: impl FnMut() -> bool) -> Duration
 async fn a_million_results_are_fixed_while_others_go_on() {
     let server = Setup::new()
         .setting("enforce", "no")
-        .config("slowlog-log-slower-than 2000")
+        // By the clock of the wall, which goes on while the machine serves others.
+        .config("slowlog-log-slower-than 200000")
         .config("slowlog-max-len 10000")
         .start()
         .await;
@@ -813,7 +814,7 @@ async fn a_million_results_are_fixed_while_others_go_on() {
     assert_eq!(reply.int("stamped"), 1_000_000);
     // What an idle server shows on a busy machine is not ours, and a machine may
     // grow busy in between. A sweep in one piece would take a second and more.
-    let allowed = Duration::from_millis(250) + idle;
+    let allowed = Duration::from_millis(700) + idle;
     assert!(worst <= allowed, "worst wait {worst:?}, idle {idle:?}");
 
     let slow = list(&conn.value("SLOWLOG GET 10000").await);
