@@ -1303,7 +1303,9 @@ mod tests {
     #[test]
     fn only_lists_of_priorities_are_merged_into_a_queue() {
         let mut tally = Tally::new(0, 0);
-        for name in ["a", "a|3", "a|10", "a|b", "a|03", "a|3|1", "ab", "b|3", "a|"] {
+        for name in [
+            "a", "a|3", "a|10", "a|b", "a|03", "a|3|1", "ab", "b|3", "a|",
+        ] {
             tally.add(&key(name.as_bytes(), Class::Queue, None, 10));
             tally.add_queue(0, name.as_bytes(), 1, 10, None);
         }

@@ -336,11 +336,7 @@ fn queue_read(
     };
     let finding = Finding {
         code,
-        detail: format!(
-            "{} and {why}{}",
-            holds(queue),
-            contents(known, queue)
-        ),
+        detail: format!("{} and {why}{}", holds(queue), contents(known, queue)),
         advice: format!(
             "start a worker with -Q {0}, or send its tasks to a queue that is read",
             name(queue.celery_name())
@@ -426,7 +422,9 @@ fn holds_periodic(evidence: &Evidence, known: &Known, queue: &Queue) -> bool {
     let sampled = known.sampled(queue);
     queue.maintenance
         || sampled.is_empty()
-        || sampled.iter().any(|s| s.count >= PILE || known.is_periodic(&s.task))
+        || sampled
+            .iter()
+            .any(|s| s.count >= PILE || known.is_periodic(&s.task))
         || evidence
             .redbeat
             .iter()
