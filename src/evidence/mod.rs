@@ -104,7 +104,7 @@ enum Stage {
     Unacked(vec::IntoIter<UnackedPlace>, Option<Box<unacked::Reading>>),
     /// These may be schedules of RedBeat's, and of one the entries are being read.
     RedBeat(btree_set::IntoIter<Place>, Option<Box<redbeat::Reading>>),
-    Queues(queues::Work),
+    Queues(Box<queues::Work>),
     Workers,
     #[default]
     Done,
@@ -179,10 +179,10 @@ impl<'a> Gathering<Look<'a>> {
                     let reading = self.redbeat_of(db, &name);
                     Stage::RedBeat(places, reading)
                 }
-                None => Stage::Queues(self.queues()),
+                None => Stage::Queues(Box::new(self.queues())),
             },
-            Stage::Queues(work) => match self.queue_step(work) {
-                Some(work) => Stage::Queues(work),
+            Stage::Queues(work) => match self.queue_step(*work) {
+                Some(work) => Stage::Queues(Box::new(work)),
                 None => Stage::Workers,
             },
             Stage::Workers => {

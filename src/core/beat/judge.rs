@@ -104,11 +104,14 @@ fn unknown(evidence: &Evidence, beat: &Publisher, seen: &[String]) -> String {
     }
 }
 
+/// By task and entry, when it was published and by whom.
+type Series<'a> = BTreeMap<(&'a str, Option<&'a str>), Vec<(i64, &'a str)>>;
+
 /// The same periodic task from two origins within one interval. Beat's restart
 /// looks the same once, so of messages that lie there this is told and not
 /// judged; that takes turns, which only watching shows.
 fn two_origins(evidence: &Evidence, known: &Known) -> Option<String> {
-    let mut series: BTreeMap<(&str, Option<&str>), Vec<(i64, &str)>> = BTreeMap::new();
+    let mut series = Series::new();
     for sighting in &evidence.sightings {
         if sighting.origin.is_empty() || known.interval(&sighting.task).is_none() {
             continue;
