@@ -69,8 +69,8 @@ HYGIENE_TEST_SERVERS=$wrapper "$program" "${tests[@]}" || status=1
 # A report is a run of lines up to an empty one, once valgrind's mark before each line is
 # gone; ours names the library in a frame. Of an Option that holds nothing the optimizer
 # looks at what would stand there before it asks whether anything does, where that changes
-# nothing: valgrind tells it of RedBeat's entries that are never due (safe code, which miri
-# runs as it is written).
+# nothing: valgrind tells it of RedBeat's entries that are never due, in code without
+# `unsafe`.
 reports() {
     find "$out/logs" -type f -exec sed -E 's/^==[0-9]+== ?//' {} + |
         awk 'BEGIN { RS = ""; ORS = "\n\n" }
