@@ -22,6 +22,7 @@ PEERS  ?=
 FUZZ   ?= 10
 SOAK   ?= 600
 CHECK  ?=
+MIRI   ?=
 
 .PHONY: help
 help: ## List the targets
@@ -112,6 +113,12 @@ valgrind: packages ## Integration tests with the server under valgrind: no inval
 .PHONY: address
 address: packages ## The same with the module built for the address sanitizer; needs nightly
 	@tests/memcheck.sh address $(CHECK)
+
+# MIRI names tests, such as core::glob; without it those that are quick enough at a
+# thousandth of the speed.
+.PHONY: miri
+miri: packages ## Unit tests of the rules under Rust's interpreter: no undefined behaviour (minutes); needs nightly
+	@tests/miri.sh $(MIRI)
 
 # SOAK is seconds, and options: SOAK="3600 --seed 7".
 .PHONY: soak

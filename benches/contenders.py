@@ -41,6 +41,10 @@ class Job:
         """The module's reply to a command, a map."""
         return as_map(self.client(decode_responses=True).execute_command(*command))
 
+    def ask_word(self, *command):
+        """The reply to a command as it comes."""
+        return self.client(decode_responses=True).execute_command(*command)
+
     def shell(self, pipeline):
         """Runs a pipeline of the shell, with `$cli` for the command-line client on
         this server. Nothing of it is left when it does not end."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hook
+import limits
 import observe
 import plots
 from contenders import TASKS
@@ -19,6 +20,7 @@ P99_OF_IDLE, MAX_OVER_IDLE_MS, RATE_OF_IDLE = 1.5, 2.0, 0.7
 HOOK_OTHER, HOOK_RESULT, HOOK_RESULT_PIPELINED = 0.98, 0.95, 0.80
 MEMORY_MB, GROWTH_OF_TIME = 16.0, 1.3
 ADDED_US = {"1 KB": 2.0, "1 MB": 100.0}
+SLICE_P999_MS, LONGEST_SLICE_MS, LONGEST_WAIT_MS = 1.0, 2.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -562,6 +564,82 @@ def observe_section(measured):
         )
 
 
+# --- Limits kept --------------------------------------------------------------------
+
+
+def limit_rows(parts, data):
+    """The measurements of a data set of each run of each pass, in their order."""
+    rows = {}
+    for row in parts.get("limits", []):
+        if row["data"] == data:
+            rows.setdefault((row["run"], row.get("beside")), []).append(row)
+    return rows
+
+
+def in_ms(rows, name):
+    return Stat.of([row[name] / 1e3 if name in row else None for row in rows])
+
+
+def worst_ms(parts, data, name, over=None):
+    """The worst of all passes, in each round; `over` another figure of it."""
+    worst = {}
+    for row in parts.get("limits", []):
+        if row["data"] == data and name in row:
+            figure_ms = (row[name] - row.get(over, 0)) / 1e3
+            worst[row["round"]] = max(worst.get(row["round"], figure_ms), figure_ms)
+    return Stat.of(worst.values())
+
+
+def limit_titles(parts):
+    amount = parts["amounts"]["limits"]
+    keys = f"{amount['keys']:,} keys"
+    return {
+        "results": f"results, {keys}",
+        "crowd": f"a broker, {keys}",
+        "big values": f"values of {amount['value_mb']} MiB",
+    }
+
+
+def limits_section(measured):
+    yield "## Limits kept"
+    yield ""
+    yield (
+        "What the module counts of its own slices, each pass alone and beside the other client, "
+        "when its slices are shorter. CPU is a slice's own time on the processor, wall also what "
+        "the machine gave to others meanwhile. A percentile is at most a quarter too high. All "
+        "times in ms; wait is the other client's longest."
+    )
+    yield ""
+    for server, parts in measured["servers"].items():
+        if not parts.get("limits"):
+            continue
+        yield f"### Limits: {server}"
+        yield ""
+        for data, title in limit_titles(parts).items():
+            rows = limit_rows(parts, data)
+            if not rows:
+                continue
+            first = next(iter(rows.values()))
+            yield f"{title[0].upper()}{title[1:]}; the idle server's longest wait {in_ms(first, 'idle_us')}:"
+            yield ""
+            columns = ("cpu_p999_us", "longest_cpu_us", "p999_us", "longest_us", "waited_us")
+            yield from table(
+                ["pass", "other client", "slices", "99.9 % CPU", "longest CPU"]
+                + ["99.9 % wall", "longest wall", "wait"],
+                [
+                    [name, "yes" if beside else "no", Stat.of([row["slices"] for row in runs])]
+                    + [shown(in_ms(runs, column)) for column in columns]
+                    for (name, beside), runs in rows.items()
+                    if beside is not None
+                ],
+                left=2,
+            )
+            at_once = [(name, runs) for (name, beside), runs in rows.items() if beside is None]
+            told = (f"{name} {in_ms(runs, 'call_us')}" for name, runs in at_once)
+            yield f"Answered in one piece, mean of {limits.CALLS} calls: {'; '.join(told)}."
+            yield ""
+
+
 # --- Targets ----------------------------------------------------------------------
 
 
@@ -666,8 +744,27 @@ def targets(parts):
             added_us(parts, size),
             unit=" us",
         )
+    if "limits" in parts:
+        yield from limit_targets(parts)
     if "growth" in parts:
         yield from growth_targets(grown(parts), parts["amounts"]["growth"]["keys"])
+
+
+def limit_targets(parts):
+    titles = limit_titles(parts)
+    for data, title in titles.items():
+        for what, name, limit in (
+            ("99.9 %", "cpu_p999_us", SLICE_P999_MS),
+            ("longest", "longest_cpu_us", LONGEST_SLICE_MS),
+        ):
+            reached = worst_ms(parts, data, name)
+            yield Target(f"slices, {title}: {what}, CPU", limit, reached, unit=" ms")
+    yield Target(
+        f"other client beside {titles['big values']}: longest wait over idle's",
+        LONGEST_WAIT_MS,
+        worst_ms(parts, "big values", "waited_us", over="idle_us"),
+        unit=" ms",
+    )
 
 
 def growth_targets(sizes, keys):
@@ -890,6 +987,8 @@ def write(measured, folder):
         drawn += hook_plots(measured)
     if "observe" in has:
         lines += observe_section(measured)
+    if "limits" in has:
+        lines += limits_section(measured)
     for old in folder.glob("*.svg"):
         old.unlink()
     for name, svg in drawn:

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 import contenders  # noqa: E402
 import hook  # noqa: E402
+import limits  # noqa: E402
 import measure  # noqa: E402
 import observe  # noqa: E402
 import redis  # noqa: E402
@@ -37,10 +38,10 @@ from local_redis import MODULE, ROOT  # noqa: E402
 from processes import Failure, exit_on_sigterm  # noqa: E402
 from servers import MODULE_SETTINGS, SETTINGS, SLOW_US, DataSet, Kind, Server  # noqa: E402
 
-PARTS = [task.name for task in TASKS] + ["growth", "hook", "observe"]
+PARTS = [task.name for task in TASKS] + ["growth", "hook", "observe", "limits"]
 MEASUREMENTS = "measurements.json"
-FULL = {"keys": 1_000_000, "rounds": 5, "requests": 200_000}
-QUICK = {"keys": 20_000, "rounds": 2, "requests": 20_000}
+FULL = {"keys": 1_000_000, "rounds": 5, "requests": 200_000, "value_mb": 512}
+QUICK = {"keys": 20_000, "rounds": 2, "requests": 20_000, "value_mb": 16}
 SERVERS = ("redis-8.2/bin/redis-server", "valkey-9.1/bin/valkey-server")
 # What the growth is shown for. The memory is that of what only reads: TTLs take
 # memory of the server's own.
@@ -64,7 +65,7 @@ FAULTS = (
 # Only measurements that agree in these make one report.
 SAME = ("cpu", "cores", "kernel", "quick")
 # Ratios are taken within a part, so that parts may differ in these.
-AMOUNT = ("keys", "rounds", "sample", "requests", "idle_s")
+AMOUNT = ("keys", "rounds", "sample", "requests", "idle_s", "value_mb")
 
 
 def options():
@@ -98,6 +99,7 @@ def options():
     parser.add_argument("--idle", type=float, default=5, help="most seconds of an idle probe")
     parser.add_argument("--deadline", type=float, default=600, help="seconds for one run")
     parser.add_argument("--requests", type=int, help="of a redis-benchmark run (200000)")
+    parser.add_argument("--value-mb", type=int, help="MiB of a big value in `limits` (512)")
     parser.add_argument("--render", type=Path, help="write the report of this file of measurements")
     given = parser.parse_args()
     for name, value in (QUICK if given.quick else FULL).items():
@@ -345,6 +347,8 @@ def main():
                     parts[part] = compare(task, kind, given, folder)
                 elif part == "growth":
                     parts[part] = growth(kind, given, folder)
+                elif part == "limits":
+                    parts[part] = limits.run(kind, given, folder, say)
                 elif program is None:
                     say(f"{part}: left out, there is no redis-benchmark")
                 else:

@@ -209,22 +209,27 @@ class DataSet:
 
     def save(self, kind, folder):
         """Fills a server of that kind with it and keeps the RDB file, once."""
-        name = f"{kind}-{self.keys}-{self.ttl_every}-{self.old_every}-{self.small}.rdb"
-        rdb = Path(folder) / name.replace(" ", "-")
-        if not rdb.exists():
-            with Server(kind) as server:
-                fill(server.port, self.commands())
-                server.control.config_set("rdbcompression", "no")
-                # A child, for the server's own SAVE would block the client longer
-                # than it waits.
-                server.control.bgsave()
-                wait_for(
-                    "saved data set",
-                    lambda: server.control.info("persistence")["rdb_bgsave_in_progress"] == 0,
-                    LOAD_DEADLINE_S,
-                )
-                os.replace(server.dir / "dump.rdb", rdb)
-        return rdb
+        name = f"{self.keys}-{self.ttl_every}-{self.old_every}-{self.small}"
+        return saved(kind, folder, name, self.commands())
+
+
+def saved(kind, folder, name, commands):
+    """The RDB file of a server of that kind that these commands have filled, made once."""
+    rdb = Path(folder) / f"{kind}-{name}.rdb".replace(" ", "-")
+    if not rdb.exists():
+        with Server(kind) as server:
+            fill(server.port, commands)
+            server.control.config_set("rdbcompression", "no")
+            # A child, for the server's own SAVE would block the client longer
+            # than it waits.
+            server.control.bgsave()
+            wait_for(
+                "saved data set",
+                lambda: server.control.info("persistence")["rdb_bgsave_in_progress"] == 0,
+                LOAD_DEADLINE_S,
+            )
+            os.replace(server.dir / "dump.rdb", rdb)
+    return rdb
 
 
 def request(*words):

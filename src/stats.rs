@@ -240,7 +240,8 @@ enum Source {
     Calls(&'static (dyn Calls + Sync)),
     TimeOfCalls(&'static (dyn Calls + Sync)),
     Highest(&'static Histogram),
-    NinetyNinth(&'static Histogram),
+    /// What so many in a thousand do not exceed.
+    OfThousand(&'static Histogram, u64),
     /// What happened to keys of a class.
     Of(Class, fn(&OfClass) -> &Counter),
     /// Lies elsewhere, and is no count.
@@ -255,8 +256,8 @@ impl Source {
             Self::Calls(calls) => calls.calls().cast_signed(),
             Self::TimeOfCalls(calls) => calls.time_us().cast_signed(),
             Self::Highest(values) => values.highest().cast_signed(),
-            Self::NinetyNinth(values) => values
-                .percentile(99)
+            Self::OfThousand(values, thousandths) => values
+                .of_thousand(*thousandths)
                 .map_or(Gauge::UNKNOWN, u64::cast_signed),
             Self::Of(class, which) => which(of(*class)).value().cast_signed(),
             Self::Elsewhere(value) => value(),
@@ -267,7 +268,7 @@ impl Source {
         match self {
             Self::Count(counter) => counter.reset(),
             Self::Calls(calls) | Self::TimeOfCalls(calls) => calls.reset(),
-            Self::Highest(values) | Self::NinetyNinth(values) => values.reset(),
+            Self::Highest(values) | Self::OfThousand(values, _) => values.reset(),
             Self::Of(class, which) => which(of(*class)).reset(),
             Self::Level(_) | Self::Elsewhere(_) => {}
         }
@@ -284,7 +285,7 @@ const fn gone(class: Class) -> Source {
 
 /// Every figure but those of the verdict, as they are told.
 static SOURCES: &[(&str, Source)] = &{
-    use Source::{Calls, Count, Elsewhere, Highest, Level, NinetyNinth, Of, TimeOfCalls};
+    use Source::{Calls, Count, Elsewhere, Highest, Level, Of, OfThousand, TimeOfCalls};
     [
         ("counters_since_ms", Level(&SINCE_MS)),
         ("enforce", Elsewhere(enforce)),
@@ -323,7 +324,9 @@ static SOURCES: &[(&str, Source)] = &{
         ("slice_time_us_total", Count(&SLICE_TIME_US)),
         ("longest_slice_us", Highest(&SLICE_US)),
         ("longest_slice_cpu_us", Highest(&SLICE_CPU_US)),
-        ("slice_p99_us", NinetyNinth(&SLICE_US)),
+        ("slice_p99_us", OfThousand(&SLICE_US, 990)),
+        ("slice_p999_us", OfThousand(&SLICE_US, 999)),
+        ("slice_cpu_p999_us", OfThousand(&SLICE_CPU_US, 999)),
         ("jobs_running", Elsewhere(jobs_running)),
         ("jobs_finished_total", Count(&JOBS_FINISHED)),
         ("jobs_failed_total", Count(&JOBS_FAILED)),

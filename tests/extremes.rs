@@ -144,6 +144,43 @@ async fn a_result_of_512_megabytes_is_stamped_counted_and_never_read() {
     .await;
 }
 
+/// The server copies what it shows of a hash or a set, so that to look into these would
+/// hold it up for as long as GET does.
+#[tokio::test]
+async fn a_field_or_a_member_of_hundreds_of_megabytes_is_not_looked_into() {
+    on_one_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let script = "redis.call('SETRANGE', 'big', ARGV[1], 'x') \
+                      local value = redis.call('GET', 'big') \
+                      redis.call('HSET', 'session', 'data', value) \
+                      redis.call('HSET', 'unacked', 'tag', value) \
+                      redis.call('SADD', '_kombu.binding.celery', value)";
+        conn.run(cmd!["EVAL", script, 0, HALF_A_GIGABYTE / 2 - 1])
+            .await;
+        // What would lead somewhere is not known where a table is not read.
+        conn.run(Message::new("a.b", "1").queue("nowhere").push())
+            .await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let unbound = crate::findings::finding(&scan, "queues_without_binding");
+        assert!(unbound.is_none(), "{scan:?}");
+        let found = conn.fields("HYGIENE.ORPHANS").await;
+        assert_eq!(found.text("complete"), "no", "{found:?}");
+        slices_stay_short(
+            &mut conn,
+            &[
+                "HYGIENE.SCAN",
+                "HYGIENE.SCAN MEMORY OFF",
+                "HYGIENE.ORPHANS",
+                "HYGIENE.FIXTTL DRYRUN",
+            ],
+        )
+        .await;
+        server.assert_alive();
+    })
+    .await;
+}
+
 /// Processor time that the server has taken since it was started, in seconds.
 async fn processor_s(conn: &mut Conn) -> f64 {
     let mut sum = 0.0;
@@ -354,8 +391,8 @@ async fn a_hundred_thousand_queues_are_summed_and_answers_stay_small() {
         assert!(page.len() < 20_000, "{} bytes", page.len());
         conn.run("HYGIENE.ORPHANS").await;
         slices_stay_short(&mut conn, &["HYGIENE.ORPHANS", "HYGIENE.FIXTTL DRYRUN"]).await;
-        // Its reply holds what BEATSTATUS says, which looks at all of them at once.
-        no_slice_is_above(200_000, &mut conn, &["HYGIENE.SCAN"]).await;
+        // What BEATSTATUS says is judged in one step.
+        no_slice_is_above(60_000, &mut conn, &["HYGIENE.SCAN"]).await;
         server.assert_alive();
     })
     .await;

@@ -791,6 +791,7 @@ async fn worst_wait(conn: &mut Conn, mut over: impl FnMut() -> bool) -> Duration
 async fn a_million_results_are_fixed_while_others_go_on() {
     let server = Setup::new()
         .setting("enforce", "no")
+        // By the clock of the wall, which goes on while the machine serves others.
         .config("slowlog-log-slower-than 200000")
         .config("slowlog-max-len 10000")
         .start()

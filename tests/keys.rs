@@ -29,7 +29,7 @@ async fn round(conn: &mut Conn, filters: &str) -> (Vec<String>, usize) {
 }
 
 /// The keys of a whole round, in order, each once.
-async fn keys(conn: &mut Conn, filters: &str) -> Vec<String> {
+pub async fn keys(conn: &mut Conn, filters: &str) -> Vec<String> {
     let (found, _) = round(conn, filters).await;
     let found: BTreeSet<String> = found.into_iter().collect();
     found.into_iter().collect()

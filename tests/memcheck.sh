@@ -66,13 +66,22 @@ fi
 status=0
 HYGIENE_TEST_SERVERS=$wrapper "$program" "${tests[@]}" || status=1
 
-# A report is a run of lines up to an empty one; ours names the library in a frame.
-ours=$(awk 'BEGIN { RS = "" } /redis_hygiene/ && !/still reachable/' "$out"/logs/* 2>/dev/null | head -n 400 || true)
-reports=$(awk 'BEGIN { RS = ""; n = 0 } /redis_hygiene/ { n++ } END { print n }' "$out"/logs/* 2>/dev/null || echo 0)
+# A report is a run of lines up to an empty one, once valgrind's mark before each line is
+# gone; ours names the library in a frame. Of an Option that holds nothing the optimizer
+# looks at what would stand there before it asks whether anything does, where that changes
+# nothing: valgrind tells it of RedBeat's entries that are never due, in code without
+# `unsafe`.
+reports() {
+    find "$out/logs" -type f -exec sed -E 's/^==[0-9]+== ?//' {} + |
+        awk 'BEGIN { RS = ""; ORS = "\n\n" }
+            /redis_hygiene/ && !/still reachable/ && !(/^Conditional jump/ && /overdue_entries/)'
+}
+ours=$(reports)
+count=$(grep -c . < <(reports | awk 'BEGIN { RS = "" } { print NR }') || true)
 servers=$(find "$out/logs" -type f | wc -l)
 if [[ -n $ours ]]; then
-    printf '%s\n' "$ours"
+    head -n 400 <<<"$ours"
     status=1
 fi
-echo "memcheck: $how: $servers logs, $reports reports with a frame of ours"
+echo "memcheck: $how: $servers logs, $count reports with a frame of ours"
 exit "$status"

@@ -306,7 +306,9 @@ async fn wrong_words_are_refused_counted_and_change_nothing() {
                 assert_eq!(seen.int(name), 0, "{name}");
             }
         }
-        assert_eq!(seen.int("slice_p99_us"), -1, "none yet");
+        for name in ["slice_p99_us", "slice_p999_us", "slice_cpu_p999_us"] {
+            assert_eq!(seen.int(name), -1, "{name}: none yet");
+        }
         assert!(seen.int("counters_since_ms") > since, "{seen:?}");
     })
     .await;
@@ -369,9 +371,12 @@ async fn the_last_sweep_tells_its_result_and_what_lay_there_without_ttl() {
             assert_eq!(seen.int(name), wanted, "{name} in {seen:?}");
         }
         assert!(seen.int("last_sweep_end_ms") >= now.0, "{seen:?}");
-        let (p99, longest) = (seen.int("slice_p99_us"), seen.int("longest_slice_us"));
-        assert!(0 <= p99 && p99 <= longest, "{seen:?}");
-        assert!(seen.int("longest_slice_cpu_us") > 0, "{seen:?}");
+        let [p99, p999, longest] =
+            ["slice_p99_us", "slice_p999_us", "longest_slice_us"].map(|name| seen.int(name));
+        assert!(0 <= p99 && p99 <= p999 && p999 <= longest, "{seen:?}");
+        let [p999, longest] =
+            ["slice_cpu_p999_us", "longest_slice_cpu_us"].map(|name| seen.int(name));
+        assert!(0 <= p999 && p999 <= longest && longest > 0, "{seen:?}");
 
         // Deleted ones, by class, and a payload that holds no date.
         let old = now.ago(3 * 3_600);

@@ -267,7 +267,7 @@ fn wanted(
     drop(key);
     let mut class = current.names.class(name, kind);
     if class == Class::Other && lists::may_tell(kind) {
-        let bytes = call::memory_usage(ctx, &string, 1);
+        let bytes = call::memory_usage(ctx, &string, lists::FIRST);
         class = lists::told(ctx, &current.names, ctx.db(), &string, kind, len, bytes);
     }
     class == wanted

@@ -208,12 +208,12 @@ impl Histogram {
         self.highest.value()
     }
 
-    /// The value that `percent` of all do not exceed, rounded up to the end of its
+    /// The value that so many in a thousand do not exceed, rounded up to the end of its
     /// bucket; `None` if there is none.
     #[must_use]
-    pub fn percentile(&self, percent: u64) -> Option<u64> {
+    pub fn of_thousand(&self, thousandths: u64) -> Option<u64> {
         let total: u64 = self.buckets.iter().map(Counter::value).sum();
-        let wanted = total.saturating_mul(percent).div_ceil(100);
+        let wanted = total.saturating_mul(thousandths).div_ceil(1_000);
         let mut seen = 0;
         let at = self.buckets.iter().position(|count| {
             seen += count.value();
@@ -265,27 +265,26 @@ mod tests {
     #[test]
     fn a_percentile_is_that_of_the_sorted_values_or_a_little_above() {
         let histogram = Histogram::new();
-        assert_eq!(histogram.percentile(99), None);
+        assert_eq!(histogram.of_thousand(990), None);
         histogram.add(0);
-        assert_eq!(histogram.percentile(99), Some(0));
+        assert_eq!(histogram.of_thousand(990), Some(0));
         histogram.reset();
         // 1 to 1000 in an order that is none.
         for n in 0..1_000_u64 {
             histogram.add(n * 7 % 1_000 + 1);
         }
         assert_eq!(histogram.highest(), 1_000);
-        assert_eq!(histogram.percentile(100), Some(1_000));
-        for percent in [1, 50, 90, 99] {
-            let exact = percent * 10;
-            let told = histogram.percentile(percent).unwrap();
+        assert_eq!(histogram.of_thousand(1_000), Some(1_000));
+        for exact in [10, 500, 900, 990, 999] {
+            let told = histogram.of_thousand(exact).unwrap();
             assert!(
                 (exact..=exact + exact / 4).contains(&told),
-                "{percent} {told}"
+                "{exact} {told}"
             );
         }
         histogram.add(u64::MAX);
         assert_eq!(histogram.highest(), u64::MAX);
-        assert_eq!(histogram.percentile(100), Some((1 << 31) - 1));
+        assert_eq!(histogram.of_thousand(1_000), Some((1 << 31) - 1));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Bound;
 
 use super::celery::binding::split_priority;
 use super::keys::{Class, KeyType, Unacked, shown, unknown_result_prefix};
@@ -106,6 +107,37 @@ struct QueueTally {
     oldest_ms: Option<i64>,
 }
 
+/// A queue: its database and its name.
+type Place = (i32, Vec<u8>);
+
+/// What all queues come to, as far as they have been gone through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct AllQueues {
+    /// The last that was gone through.
+    last: Option<Place>,
+    length: u64,
+    oldest_ms: Option<i64>,
+    /// The longest [`MOST_QUEUES`], and of two of one length the first by name.
+    longest: BTreeSet<(Reverse<u64>, Place)>,
+}
+
+impl AllQueues {
+    fn add(&mut self, place: &Place, queue: &QueueTally) {
+        self.length += queue.length;
+        self.oldest_ms = older(self.oldest_ms, queue.oldest_ms);
+        let full = self.longest.len() >= MOST_QUEUES;
+        // They come in the order of their names.
+        let too_short = |(Reverse(least), _): &(Reverse<u64>, Place)| *least >= queue.length;
+        if full && self.longest.last().is_some_and(too_short) {
+            return;
+        }
+        if full {
+            self.longest.pop_last();
+        }
+        self.longest.insert((Reverse(queue.length), place.clone()));
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct SystemTally {
     keys: u64,
@@ -128,9 +160,10 @@ struct Big {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     classes: BTreeMap<Class, ClassTally>,
-    queues: BTreeMap<(i32, Vec<u8>), QueueTally>,
+    queues: BTreeMap<Place, QueueTally>,
     /// Those beyond [`MOST_TALLIED`], together.
     more_queues: QueueTally,
+    all_queues: AllQueues,
     /// What of `other` is another system's.
     systems: BTreeMap<&'static str, SystemTally>,
     /// Streams among the event queues, which are trimmed and have no TTL.
@@ -331,14 +364,14 @@ impl Tally {
     }
 
     /// Takes the lists of a queue's priorities for one queue, where they are called
-    /// with another separator than kombu's own.
+    /// with another separator than kombu's own. To be called before [`Tally::sum_up`].
     pub fn merge_priorities(&mut self, db: i32, queue: &[u8], sep: &[u8]) {
-        let first = (db, queue.to_vec());
-        let beside: Vec<(i32, Vec<u8>)> = self
+        let lists = |digit: &[u8]| (db, [queue, sep, digit].concat());
+        let beside: Vec<Place> = self
             .queues
-            .range(first.clone()..)
+            // `:` comes behind `9`.
+            .range(lists(b"0")..lists(b":"))
             .map(|(place, _)| place)
-            .take_while(|(at, name)| *at == db && name.starts_with(queue))
             .filter(|(_, name)| matches!(split_priority(name, sep), (of, Some(_)) if of == queue))
             .cloned()
             .collect();
@@ -346,11 +379,29 @@ impl Tally {
             let Some(list) = self.queues.remove(&place) else {
                 continue;
             };
-            let whole = self.queues.entry(first.clone()).or_default();
+            let whole = self.queues.entry((db, queue.to_vec())).or_default();
             whole.length += list.length;
             whole.bytes += list.bytes;
             whole.oldest_ms = older(whole.oldest_ms, list.oldest_ms);
         }
+    }
+
+    /// When all queues have been added: goes through up to `most` more of them, for
+    /// [`Tally::classes`]. `false` when that was the last.
+    pub fn sum_up(&mut self, most: usize) -> bool {
+        let all = &mut self.all_queues;
+        let from = all.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let mut gone_through = 0;
+        for (place, queue) in self.queues.range((from, Bound::Unbounded)).take(most) {
+            all.add(place, queue);
+            gone_through += 1;
+            if gone_through == most {
+                last = Some(place.clone());
+            }
+        }
+        all.last = last;
+        all.last.is_some()
     }
 
     /// Notes a hash of unacknowledged messages that only its content tells.
@@ -436,7 +487,8 @@ impl Tally {
             .map_or((0, 0), |tally| (tally.keys, tally.no_ttl))
     }
 
-    /// The `classes` of the reply, the heaviest first.
+    /// The `classes` of the reply, the heaviest first. Queues are told as far as they
+    /// have been summed up.
     #[must_use]
     pub fn classes(&self, now_ms: i64) -> Reply {
         let mut classes: Vec<_> = self.classes.iter().collect();
@@ -471,10 +523,10 @@ impl Tally {
         .map(|(name, value)| (Cow::Borrowed(name.as_bytes()), value))
         .collect();
         if class == Class::Queue {
-            let all = || self.queues.values().chain([&self.more_queues]);
-            let length = all().map(|queue| queue.length).sum();
-            let oldest = all().fold(None, |oldest, queue| older(oldest, queue.oldest_ms));
-            fields.push((Cow::Borrowed(b"length"), Reply::count(length)));
+            let (all, more) = (&self.all_queues, &self.more_queues);
+            let oldest = older(all.oldest_ms, more.oldest_ms);
+            let length = Reply::count(all.length + more.length);
+            fields.push((Cow::Borrowed(b"length"), length));
             fields.push((Cow::Borrowed(b"oldest_message_s"), age_s(now_ms, oldest)));
             fields.push((Cow::Borrowed(b"queues"), self.longest_queues(now_ms)));
         }
@@ -506,31 +558,19 @@ impl Tally {
     }
 
     fn longest_queues(&self, now_ms: i64) -> Reply {
-        let mut queues: Vec<_> = self.queues.iter().collect();
-        type Told<'a> = (&'a (i32, Vec<u8>), &'a QueueTally);
-        let longer = |a: &Told<'_>, b: &Told<'_>| {
-            let lengths = b.1.length.cmp(&a.1.length);
-            lengths.then_with(|| a.0.cmp(b.0))
-        };
-        if queues.len() > MOST_QUEUES {
-            queues.select_nth_unstable_by(MOST_QUEUES, longer);
-            queues.truncate(MOST_QUEUES);
-        }
-        queues.sort_unstable_by(longer);
+        let longest = self.all_queues.longest.iter();
+        let told = longest.filter_map(|(_, place)| self.queues.get_key_value(place));
         Reply::Array(
-            queues
-                .into_iter()
-                .take(MOST_QUEUES)
-                .map(|((db, name), queue)| {
-                    Reply::map([
-                        ("name", Reply::bytes(name.as_slice())),
-                        ("db", Reply::Int(i64::from(*db))),
-                        ("length", Reply::count(queue.length)),
-                        ("bytes", Reply::count(queue.bytes)),
-                        ("oldest_message_s", age_s(now_ms, queue.oldest_ms)),
-                    ])
-                })
-                .collect(),
+            told.map(|((db, name), queue)| {
+                Reply::map([
+                    ("name", Reply::bytes(name.as_slice())),
+                    ("db", Reply::Int(i64::from(*db))),
+                    ("length", Reply::count(queue.length)),
+                    ("bytes", Reply::count(queue.bytes)),
+                    ("oldest_message_s", age_s(now_ms, queue.oldest_ms)),
+                ])
+            })
+            .collect(),
         )
     }
 
@@ -1210,6 +1250,7 @@ mod tests {
             tally.add(&key(name, Class::Queue, None, 10));
             tally.add_queue(0, b"celery", length, 10, sent);
         }
+        assert!(!tally.sum_up(2));
         let classes = tally.classes(NOW);
         assert_eq!(field(&classes, &["queue", "length"]), &Reply::Int(10));
         assert_eq!(
@@ -1224,6 +1265,68 @@ mod tests {
             field(&classes, &["queue", "queues", "0", "length"]),
             &Reply::Int(10)
         );
+    }
+
+    #[test]
+    fn the_longest_queues_are_told_however_many_are_gone_through_at_a_time() {
+        // Each length comes three times, in an order that is none.
+        let lengths: Vec<u64> = (0..900).map(|n| n * 7 % 300).collect();
+        let mut expected: Vec<(Reverse<u64>, Vec<u8>)> = (0..)
+            .zip(&lengths)
+            .map(|(n, length)| (Reverse(*length), format!("q{n:03}").into_bytes()))
+            .collect();
+        expected.sort();
+        expected.truncate(MOST_QUEUES);
+        for most in [1, 7, 900, 901] {
+            let mut tally = Tally::new(0, 0);
+            for (n, length) in lengths.iter().enumerate() {
+                let name = format!("q{n:03}");
+                tally.add(&key(name.as_bytes(), Class::Queue, None, 10));
+                tally.add_queue(0, name.as_bytes(), *length, 10, Some(NOW - 1_000));
+            }
+            while tally.sum_up(most) {}
+            let classes = tally.classes(NOW);
+            let sum = lengths.iter().sum();
+            assert_eq!(field(&classes, &["queue", "length"]), &Reply::count(sum));
+            let Reply::Array(told) = field(&classes, &["queue", "queues"]) else {
+                panic!("{classes:?}");
+            };
+            let told: Vec<&Reply> = told.iter().map(|queue| field(queue, &["name"])).collect();
+            let names: Vec<Reply> = expected
+                .iter()
+                .map(|(_, name)| Reply::bytes(name.as_slice()))
+                .collect();
+            assert_eq!(told, names.iter().collect::<Vec<_>>(), "{most} at a time");
+        }
+    }
+
+    #[test]
+    fn only_lists_of_priorities_are_merged_into_a_queue() {
+        let mut tally = Tally::new(0, 0);
+        for name in [
+            "a", "a|3", "a|10", "a|b", "a|03", "a|3|1", "ab", "b|3", "a|",
+        ] {
+            tally.add(&key(name.as_bytes(), Class::Queue, None, 10));
+            tally.add_queue(0, name.as_bytes(), 1, 10, None);
+        }
+        tally.add_queue(1, b"a|3", 1, 10, None);
+        tally.merge_priorities(0, b"a", b"|");
+        let left: Vec<(i32, &[u8], u64)> = tally
+            .queues
+            .iter()
+            .map(|((db, name), queue)| (*db, name.as_slice(), queue.length))
+            .collect();
+        let expected: [(i32, &[u8], u64); 8] = [
+            (0, b"a", 3),
+            (0, b"ab", 1),
+            (0, b"a|", 1),
+            (0, b"a|03", 1),
+            (0, b"a|3|1", 1),
+            (0, b"a|b", 1),
+            (0, b"b|3", 1),
+            (1, b"a|3", 1),
+        ];
+        assert_eq!(left, expected);
     }
 
     #[test]

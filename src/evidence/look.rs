@@ -129,25 +129,23 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Some members of a set, `most` of them and the rest of a bucket, without that
-    /// being a use of it.
-    pub fn members(&mut self, set: &Shown, most: u64) -> Vec<Vec<u8>> {
-        let mut members = Vec::new();
+    /// Some more members of a set, those of `buckets` of it, without that being a use of
+    /// it; `false` at its end.
+    pub fn members(
+        &mut self,
+        set: &Shown,
+        cursor: &mut MembersCursor,
+        buckets: usize,
+        members: &mut Vec<Vec<u8>>,
+    ) -> bool {
         if !self.go(set.db) {
-            return members;
+            return false;
         }
-        let (Some(key), Some(mut cursor)) = (Key::read(self.ctx, &set.name), MembersCursor::new())
-        else {
-            return members;
+        let key = Key::read(self.ctx, &set.name);
+        let Some(key) = key.filter(|key| key.kind() == Some(KeyType::Set)) else {
+            return false;
         };
-        // A set that has shrunk has empty buckets: SSCAN looks at as many.
-        for _ in 0..most.saturating_mul(10) {
-            let more = cursor.step(&key, |member| members.push(member.to_vec()));
-            if !more || members.len() as u64 >= most {
-                break;
-            }
-        }
-        members
+        (0..buckets).all(|_| cursor.step(&key, |member| members.push(member.to_vec())))
     }
 
     /// Lets `read` look at the bytes of a string, without a copy and without

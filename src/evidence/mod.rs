@@ -45,6 +45,12 @@ const MOST_NAMES: usize = 500;
 /// Bytes of messages copied out of the data set in one call.
 const MESSAGE_BYTES: u64 = 1024 * 1024;
 
+/// Entries of a hash or of a schedule read in one step.
+const ENTRIES_AT_ONCE: usize = 8;
+
+/// Bytes read after which a step ends.
+const BYTES_AT_ONCE: u64 = 4 * 1024;
+
 /// What was found, and what the caller may not see.
 pub struct Gathered {
     /// What may be judged.
@@ -81,8 +87,9 @@ struct Gathering<L> {
     broker_dbs: BTreeSet<i32>,
     /// A broker was found whose queues are no lists (celery-redis-plus).
     other_transport: bool,
-    /// What may still be copied of messages.
+    /// What may still be copied of messages, and of RedBeat's entries.
     message_bytes: u64,
+    entry_bytes: u64,
     stage: Stage,
 }
 
@@ -93,11 +100,11 @@ type UnackedPlace = (i32, usize, Unacked);
 /// What is to be done next.
 #[derive(Default)]
 enum Stage {
-    /// These may hold unacknowledged messages.
-    Unacked(vec::IntoIter<UnackedPlace>),
-    /// These may be schedules of RedBeat's; so many bytes may be copied of entries.
-    RedBeat(btree_set::IntoIter<Place>, u64),
-    Queues(queues::Work),
+    /// These may hold unacknowledged messages, and of one the entries are being read.
+    Unacked(vec::IntoIter<UnackedPlace>, Option<Box<unacked::Reading>>),
+    /// These may be schedules of RedBeat's, and of one the entries are being read.
+    RedBeat(btree_set::IntoIter<Place>, Option<Box<redbeat::Reading>>),
+    Queues(Box<queues::Work>),
     Workers,
     #[default]
     Done,
@@ -117,6 +124,7 @@ impl<L> Gathering<L> {
             broker_dbs: self.broker_dbs,
             other_transport: self.other_transport,
             message_bytes: self.message_bytes,
+            entry_bytes: self.entry_bytes,
             stage: self.stage,
         }
     }
@@ -143,34 +151,38 @@ impl<'a> Gathering<Look<'a>> {
             broker_dbs: BTreeSet::new(),
             other_transport: false,
             message_bytes: MESSAGE_BYTES,
+            entry_bytes: redbeat::ENTRY_BYTES,
             stage: Stage::Done,
         };
-        gathering.stage = Stage::Unacked(gathering.unacked_places().into_iter());
+        gathering.stage = Stage::Unacked(gathering.unacked_places().into_iter(), None);
         gathering
     }
 
     /// Takes one step; `false` if there is none left.
     fn step(&mut self) -> bool {
         self.stage = match std::mem::take(&mut self.stage) {
-            Stage::Unacked(mut places) => match places.next() {
+            Stage::Unacked(places, Some(reading)) => {
+                Stage::Unacked(places, self.read_unacked(reading))
+            }
+            Stage::Unacked(mut places, None) => match places.next() {
                 Some((db, prefix, names)) => {
-                    self.unacked_of(db, prefix, &names);
-                    Stage::Unacked(places)
+                    let reading = self.unacked_of(db, prefix, &names);
+                    Stage::Unacked(places, reading)
                 }
-                None => {
-                    let places = self.redbeat_places().into_iter();
-                    Stage::RedBeat(places, redbeat::ENTRY_BYTES)
-                }
+                None => Stage::RedBeat(self.redbeat_places().into_iter(), None),
             },
-            Stage::RedBeat(mut places, mut bytes) => match places.next() {
+            Stage::RedBeat(places, Some(reading)) => {
+                Stage::RedBeat(places, self.read_redbeat(reading))
+            }
+            Stage::RedBeat(mut places, None) => match places.next() {
                 Some((db, name)) => {
-                    self.redbeat_of(db, &name, &mut bytes);
-                    Stage::RedBeat(places, bytes)
+                    let reading = self.redbeat_of(db, &name);
+                    Stage::RedBeat(places, reading)
                 }
-                None => Stage::Queues(self.queues()),
+                None => Stage::Queues(Box::new(self.queues())),
             },
-            Stage::Queues(work) => match self.queue_step(work) {
-                Some(work) => Stage::Queues(work),
+            Stage::Queues(work) => match self.queue_step(*work) {
+                Some(work) => Stage::Queues(Box::new(work)),
                 None => Stage::Workers,
             },
             Stage::Workers => {

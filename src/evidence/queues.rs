@@ -1,7 +1,7 @@
 //! Routing tables, the queues and workers they name, and what waits there.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_set};
 use std::iter::Enumerate;
 use std::vec::IntoIter;
 
@@ -16,13 +16,19 @@ use crate::core::keys::{Class, KeyType};
 use crate::known;
 use crate::server::call::Value;
 use crate::server::context::db_number;
+use crate::server::scan::MembersCursor;
 
 /// Routing tables that are read; of others only the name is taken.
 const MOST_TABLES: usize = 200;
 
-/// Members read of one table, and their bytes.
+/// Members read of one table, and their bytes; and members of all tables, beyond which
+/// no further table is read.
 const MOST_MEMBERS: u64 = 1_000;
 const TABLE_BYTES: u64 = 128 * 1024;
+const ALL_MEMBERS: u64 = 10_000;
+
+/// Members of a table, or queues that tables name, gone through in one step.
+const MEMBERS_AT_ONCE: usize = 64;
 
 /// Worker names taken from tables.
 const MOST_WORKERS: usize = 1_000;
@@ -89,9 +95,9 @@ struct Read {
 
 /// Queues to look at, in order of weight.
 #[derive(Default)]
-struct Candidates {
+pub(super) struct Candidates {
     all: Vec<Candidate>,
-    at: BTreeMap<(i32, Vec<u8>), usize>,
+    at: HashMap<(i32, Vec<u8>), usize>,
     left_out: usize,
 }
 
@@ -123,15 +129,36 @@ impl Candidates {
         };
         self.all.get_mut(at)
     }
+
+    /// Takes a list that is known for a candidate.
+    fn known(&mut self, brokers: &BTreeSet<Broker>, routes: &Routes, db: i32, list: &[u8]) {
+        let broker = broker_of(brokers, db, list);
+        let rest = list.get(broker.1.len()..).unwrap_or(list);
+        let sep = routes.sep(&broker);
+        let (queue, priority) = split_priority(rest, sep);
+        if let Some(candidate) = self.get(db, &broker.1, queue, sep) {
+            candidate.known = true;
+            candidate.priorities.insert(priority.unwrap_or(0));
+        }
+    }
 }
 
 /// What is to be done about queues, after what was done.
 pub(super) enum Work {
-    /// To read these routing tables.
+    /// To read these routing tables, and one of them to its end.
     Tables {
         names: IntoIter<(i32, Vec<u8>)>,
+        reading: Option<Box<Reading>>,
         seen: BTreeSet<(i32, Vec<u8>)>,
-        read: usize,
+        routes: Routes,
+    },
+    /// To take these lists, which are known, and then those queues, which tables name, for
+    /// candidates as well.
+    Candidates {
+        brokers: BTreeSet<Broker>,
+        lists: IntoIter<(i32, Vec<u8>)>,
+        bound: btree_set::IntoIter<(Broker, Vec<u8>)>,
+        candidates: Candidates,
         routes: Routes,
     },
     /// To ask for the lengths of these, in order of weight.
@@ -147,9 +174,26 @@ pub(super) enum Work {
     },
 }
 
+/// A routing table that is being read.
+pub(super) struct Reading {
+    broker: Broker,
+    table: Shown,
+    members: Vec<Vec<u8>>,
+    /// How many of its members are to be read at most.
+    most: u64,
+    /// Buckets to look into at most: one of a set that has shrunk may be empty.
+    buckets: u64,
+    cursor: Option<MembersCursor>,
+    /// What splits its members, once all have been read.
+    sep: Option<Vec<u8>>,
+}
+
 /// What the tables say.
 #[derive(Default)]
 pub(super) struct Routes {
+    /// How many tables and how many members have been read.
+    tables: usize,
+    members: u64,
     /// Queues that a table names.
     queues: BTreeSet<(Broker, Vec<u8>)>,
     /// Separators other than the default.
@@ -169,8 +213,8 @@ impl Gathering<Look<'_>> {
     pub(super) fn queues(&mut self) -> Work {
         Work::Tables {
             names: self.table_names().into_iter(),
+            reading: None,
             seen: BTreeSet::new(),
-            read: 0,
             routes: Routes::default(),
         }
     }
@@ -180,20 +224,63 @@ impl Gathering<Look<'_>> {
         match work {
             Work::Tables {
                 mut names,
+                reading: None,
                 mut seen,
-                mut read,
                 mut routes,
             } => {
                 let Some((db, name)) = names.next() else {
-                    return Some(self.measure_all(routes));
+                    return Some(self.candidates(routes));
                 };
+                let mut reading = None;
                 if seen.insert((db, name.clone())) {
-                    self.route(db, &name, &mut read, &mut routes);
+                    reading = self.route(db, &name, &mut routes);
                 }
                 Some(Work::Tables {
                     names,
+                    reading,
                     seen,
-                    read,
+                    routes,
+                })
+            }
+            Work::Tables {
+                names,
+                reading: Some(reading),
+                seen,
+                mut routes,
+            } => Some(Work::Tables {
+                names,
+                reading: self.read_table(reading, &mut routes),
+                seen,
+                routes,
+            }),
+            Work::Candidates {
+                brokers,
+                mut lists,
+                mut bound,
+                mut candidates,
+                routes,
+            } => {
+                if lists.len() == 0 && bound.len() == 0 {
+                    return Some(self.measure_all(candidates, routes));
+                }
+                let portion = lists.by_ref().take(MEMBERS_AT_ONCE);
+                let mut left = MEMBERS_AT_ONCE;
+                for (db, list) in portion {
+                    candidates.known(&brokers, &routes, db, &list);
+                    left -= 1;
+                }
+                for (broker, queue) in bound.by_ref().take(left) {
+                    let (db, prefix) = &broker;
+                    let sep = routes.sep(&broker);
+                    if let Some(candidate) = candidates.get(*db, prefix, &queue, sep) {
+                        candidate.bound = true;
+                    }
+                }
+                Some(Work::Candidates {
+                    brokers,
+                    lists,
+                    bound,
+                    candidates,
                     routes,
                 })
             }
@@ -228,8 +315,7 @@ impl Gathering<Look<'_>> {
         }
     }
 
-    fn measure_all(&mut self, routes: Routes) -> Work {
-        let candidates = self.candidates(&routes);
+    fn measure_all(&mut self, candidates: Candidates, routes: Routes) -> Work {
         if candidates.left_out > 0 {
             self.evidence.left_out.push(format!(
                 "{} queues were looked at and {} left out",
@@ -284,79 +370,107 @@ impl Gathering<Look<'_>> {
         names
     }
 
-    /// Reads a routing table, unless as many as are allowed have been `read`.
-    fn route(&mut self, db: i32, name: &[u8], read: &mut usize, routes: &mut Routes) {
-        let Some(table) = binding::binding_key(name).filter(|t| t.table == Table::Bindings) else {
-            return;
-        };
+    /// Looks at a routing table, unless as many have been read as are allowed. Its
+    /// members are read step by step.
+    fn route(&mut self, db: i32, name: &[u8], routes: &mut Routes) -> Option<Box<Reading>> {
+        let table = binding::binding_key(name).filter(|t| t.table == Table::Bindings)?;
         let broker = (db, table.prefix.to_vec());
-        if *read >= MOST_TABLES {
+        if routes.tables >= MOST_TABLES || routes.members >= ALL_MEMBERS {
             // Celery names an exchange after its queue.
             if is_work(table.exchange) {
                 routes.queues.insert((broker, table.exchange.to_vec()));
             }
-            return;
+            return None;
         }
-        let Some(shown) = self.look.key(db, name) else {
-            return;
-        };
-        *read += 1;
+        let shown = self.look.key(db, name)?;
+        routes.tables += 1;
         self.broker_dbs.insert(db);
         self.other_transport |= shown.kind == KeyType::Zset;
         known::seen(db, name, Class::Binding, shown.kind);
         // Their members are monitors and askers, however many.
-        if table.exchange != b"celeryev" && !table.exchange.starts_with(b"reply.") {
-            self.table(&shown, broker, routes);
+        if table.exchange == b"celeryev" || table.exchange.starts_with(b"reply.") {
+            return None;
         }
+        let mean = (self.look.bytes(&shown, 5) / shown.len.max(1)).max(1);
+        let most = (TABLE_BYTES / mean).min(MOST_MEMBERS);
+        Some(Box::new(Reading {
+            broker,
+            table: shown,
+            members: Vec::new(),
+            most,
+            // SSCAN looks into as many.
+            buckets: most * 10,
+            cursor: MembersCursor::new(),
+            sep: None,
+        }))
     }
 
-    fn table(&mut self, table: &Shown, broker: Broker, routes: &mut Routes) {
-        let members = self.bindings(table);
-        let members: Vec<&[u8]> = members.iter().map(Vec::as_slice).collect();
-        let sep = if members.iter().any(|m| parse_with(m, SEP).is_some()) {
-            SEP
-        } else if let Some(sep) = guess_separator(&members) {
-            routes.seps.insert(broker.clone(), sep.to_vec());
-            sep
-        } else {
-            return;
+    /// Reads some members of a table, or goes through some that were read; what is left
+    /// of that.
+    fn read_table(
+        &mut self,
+        mut reading: Box<Reading>,
+        routes: &mut Routes,
+    ) -> Option<Box<Reading>> {
+        let Some(sep) = &reading.sep else {
+            if self.read_members(&mut reading) {
+                return Some(reading);
+            }
+            routes.members += reading.members.len() as u64;
+            let members: Vec<&[u8]> = reading.members.iter().map(Vec::as_slice).collect();
+            let sep = if members.iter().any(|m| parse_with(m, SEP).is_some()) {
+                SEP
+            } else {
+                let sep = guess_separator(&members)?;
+                routes.seps.insert(reading.broker.clone(), sep.to_vec());
+                sep
+            };
+            reading.sep = Some(sep.to_vec());
+            return Some(reading);
         };
-        for queue in members
-            .iter()
-            .filter_map(|member| parse_with(member, sep))
-            .map(|binding| binding.queue)
-        {
+        let left = reading.members.len().saturating_sub(MEMBERS_AT_ONCE);
+        for member in reading.members.drain(left..) {
+            let Some(binding) = parse_with(&member, sep) else {
+                continue;
+            };
+            let queue = binding.queue;
             if let Some(worker) = worker_of(queue) {
                 if routes.workers.len() < MOST_WORKERS {
                     routes.workers.insert(worker.to_vec());
                 }
             } else if is_work(queue) {
-                routes.queues.insert((broker.clone(), queue.to_vec()));
+                let broker = reading.broker.clone();
+                routes.queues.insert((broker, queue.to_vec()));
             }
         }
+        (left > 0).then_some(reading)
     }
 
-    /// Some members of a table, as many as the bounds allow.
-    fn bindings(&mut self, table: &Shown) -> Vec<Vec<u8>> {
-        let mean = (self.look.bytes(table, 5) / table.len.max(1)).max(1);
-        let count = (TABLE_BYTES / mean).min(MOST_MEMBERS);
-        if count == 0 {
-            return Vec::new();
+    /// Reads some members; `false` if those were all that are to be read.
+    fn read_members(&mut self, reading: &mut Reading) -> bool {
+        if reading.most == 0 {
+            return false;
         }
-        match table.kind {
-            KeyType::Set => self.look.members(table, count),
-            KeyType::Zset => {
-                let last = (count - 1).to_string();
-                let reply = self.look.ask(table, c"ZRANGE", &[b"0", last.as_bytes()]);
-                let members = reply.array().iter().filter_map(Value::str);
-                members.map(<[u8]>::to_vec).collect()
+        let (table, members) = (&reading.table, &mut reading.members);
+        match (table.kind, &mut reading.cursor) {
+            (KeyType::Set, Some(cursor)) => {
+                let more = self.look.members(table, cursor, MEMBERS_AT_ONCE, members);
+                reading.buckets = reading.buckets.saturating_sub(MEMBERS_AT_ONCE as u64);
+                more && reading.buckets > 0 && (members.len() as u64) < reading.most
             }
-            _ => Vec::new(),
+            (KeyType::Zset, _) => {
+                let last = (reading.most - 1).to_string();
+                let reply = self.look.ask(table, c"ZRANGE", &[b"0", last.as_bytes()]);
+                let found = reply.array().iter().filter_map(Value::str);
+                members.extend(found.map(<[u8]>::to_vec));
+                false
+            }
+            _ => false,
         }
     }
 
     /// Everything that may be a queue, what matters most first.
-    fn candidates(&mut self, routes: &Routes) -> Candidates {
+    fn candidates(&mut self, mut routes: Routes) -> Work {
         let mut candidates = Candidates::default();
         let settings = std::rc::Rc::clone(&self.settings);
         let brokers = std::mem::take(&mut self.places.brokers);
@@ -369,23 +483,13 @@ impl Gathering<Look<'_>> {
             }
             candidates.get(*db, prefix, b"celery", routes.sep(broker));
         }
-        for (db, list) in std::mem::take(&mut self.places.lists) {
-            let broker = broker_of(&brokers, db, &list);
-            let rest = list.get(broker.1.len()..).unwrap_or(&list);
-            let sep = routes.sep(&broker);
-            let (queue, priority) = split_priority(rest, sep);
-            if let Some(candidate) = candidates.get(db, &broker.1, queue, sep) {
-                candidate.known = true;
-                candidate.priorities.insert(priority.unwrap_or(0));
-            }
+        Work::Candidates {
+            brokers,
+            lists: std::mem::take(&mut self.places.lists).into_iter(),
+            bound: std::mem::take(&mut routes.queues).into_iter(),
+            candidates,
+            routes,
         }
-        for (broker, queue) in &routes.queues {
-            let (db, prefix) = broker;
-            if let Some(candidate) = candidates.get(*db, prefix, queue, routes.sep(broker)) {
-                candidate.bound = true;
-            }
-        }
-        candidates
     }
 
     /// The queue with the lengths of its lists, if there is one.

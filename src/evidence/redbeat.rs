@@ -1,9 +1,10 @@
 //! RedBeat's lock, schedule and entries.
 
 use std::collections::BTreeSet;
+use std::vec::IntoIter;
 
 use super::look::{Field, Look, Shown, scored};
-use super::{Gathering, seconds_to_ms};
+use super::{BYTES_AT_ONCE, ENTRIES_AT_ONCE, Gathering, seconds_to_ms};
 use crate::core::beat::{Entry, Hold, RedBeat};
 use crate::core::celery::redbeat::{MAX_FIELD, Schedule, read_definition, read_meta};
 use crate::core::keys::{Class, KeyType};
@@ -55,6 +56,16 @@ impl Bound {
 /// Bytes of entries copied in one look.
 pub(super) const ENTRY_BYTES: u64 = 512 * 1024;
 
+/// A schedule whose entries are being read.
+pub(super) struct Reading {
+    db: i32,
+    /// What the names of its entries begin with.
+    prefix: Vec<u8>,
+    /// Members, each with when it is due, Unix ms.
+    members: IntoIter<(Vec<u8>, Option<i64>)>,
+    found: RedBeat,
+}
+
 impl Gathering<Look<'_>> {
     /// Where RedBeat may be: behind every prefix, and where a schedule was seen.
     pub(super) fn redbeat_places(&mut self) -> BTreeSet<(i32, Vec<u8>)> {
@@ -68,10 +79,9 @@ impl Gathering<Look<'_>> {
         places
     }
 
-    pub(super) fn redbeat_of(&mut self, db: i32, name: &[u8], bytes: &mut u64) {
-        let Some(stem) = name.strip_suffix(b"schedule") else {
-            return;
-        };
+    /// Looks at what may be a schedule. Its entries are read step by step.
+    pub(super) fn redbeat_of(&mut self, db: i32, name: &[u8]) -> Option<Box<Reading>> {
+        let stem = name.strip_suffix(b"schedule")?;
         let lock_key = [stem, b"lock"].concat();
         let lock = self
             .look
@@ -83,7 +93,7 @@ impl Gathering<Look<'_>> {
             .key(db, name)
             .filter(|key| key.kind == KeyType::Zset);
         if schedule.is_none() && lock == Hold::Absent {
-            return;
+            return None;
         }
         let mut found = RedBeat {
             db: db_number(db),
@@ -105,13 +115,32 @@ impl Gathering<Look<'_>> {
             }
             // `redbeat:` of `redbeat::schedule`.
             let prefix = stem.strip_suffix(b":").unwrap_or(stem);
-            for (member, due_ms) in members {
-                found
-                    .entries
-                    .extend(self.entry(db, prefix, member, due_ms, bytes));
-            }
+            return Some(Box::new(Reading {
+                db,
+                prefix: prefix.to_vec(),
+                members: members.into_iter(),
+                found,
+            }));
         }
         self.evidence.redbeat.push(found);
+        None
+    }
+
+    /// Reads some entries; what is left of them.
+    pub(super) fn read_redbeat(&mut self, mut reading: Box<Reading>) -> Option<Box<Reading>> {
+        let enough = self.entry_bytes.saturating_sub(BYTES_AT_ONCE);
+        for _ in 0..ENTRIES_AT_ONCE {
+            let Some((member, due_ms)) = reading.members.next() else {
+                self.evidence.redbeat.push(reading.found);
+                return None;
+            };
+            let entry = self.entry(reading.db, &reading.prefix, member, due_ms);
+            reading.found.entries.extend(entry);
+            if self.entry_bytes < enough {
+                break;
+            }
+        }
+        Some(reading)
     }
 
     fn scheduled(&mut self, schedule: &Shown) -> Vec<(Vec<u8>, Option<i64>)> {
@@ -153,7 +182,6 @@ impl Gathering<Look<'_>> {
         prefix: &[u8],
         member: Vec<u8>,
         due_ms: Option<i64>,
-        bytes: &mut u64,
     ) -> Option<Entry> {
         let hidden = self.look.hidden();
         let hash = self.look.key(db, &member);
@@ -167,9 +195,9 @@ impl Gathering<Look<'_>> {
             ..Entry::default()
         };
         if let Some(hash) = hash.filter(|key| key.kind == KeyType::Hash) {
-            let [definition, meta] = self.fields(&hash, *bytes)?;
+            let [definition, meta] = self.fields(&hash)?;
             for value in [&definition, &meta].into_iter().flatten() {
-                *bytes = bytes.saturating_sub(value.len() as u64);
+                self.entry_bytes = self.entry_bytes.saturating_sub(value.len() as u64);
             }
             if let Some(definition) = definition.as_deref().and_then(read_definition) {
                 entry.name = definition.name;
@@ -191,11 +219,12 @@ impl Gathering<Look<'_>> {
     }
 
     /// Definition and meta; `None` if the definition is too long to be copied.
-    fn fields(&mut self, hash: &Shown, bytes: u64) -> Option<[Option<Vec<u8>>; 2]> {
+    fn fields(&mut self, hash: &Shown) -> Option<[Option<Vec<u8>>; 2]> {
         const NAMES: [&[u8]; 2] = [b"definition", b"meta"];
+        let most = self.entry_bytes.min(MAX_FIELD as u64);
         // One look at the whole instead of one at each field: a real entry has
         // these two and a few hundred bytes.
-        let small = hash.len <= 4 && self.look.bytes(hash, 5) <= bytes.min(MAX_FIELD as u64);
+        let small = hash.len <= 4 && self.look.bytes(hash, 5) <= most;
         if small {
             let found = self.look.ask(hash, c"HMGET", &NAMES);
             let mut found = found
@@ -206,7 +235,7 @@ impl Gathering<Look<'_>> {
         }
         let mut found = [None, None];
         for (name, slot) in NAMES.into_iter().zip(&mut found) {
-            match self.look.field(hash, name, bytes.min(MAX_FIELD as u64)) {
+            match self.look.field(hash, name, most) {
                 Field::Value(value) => *slot = Some(value),
                 Field::TooLong if name == b"definition" => return None,
                 Field::TooLong | Field::Absent => {}

@@ -1,9 +1,10 @@
 //! What workers have taken and not acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::vec::IntoIter;
 
 use super::look::{Field, Look, Shown, scored};
-use super::{Gathering, UnackedPlace, seconds_to_ms};
+use super::{BYTES_AT_ONCE, ENTRIES_AT_ONCE, Gathering, UnackedPlace, seconds_to_ms};
 use crate::core::beat::{self, Hold, Place};
 use crate::core::celery::envelope;
 use crate::core::keys::{Class, KeyType, Unacked};
@@ -20,6 +21,23 @@ const LONGEST_MESSAGE: u64 = 256 * 1024;
 
 /// Share of the call's bytes that is left to queues.
 const LEFT_TO_QUEUES: u64 = 384 * 1024;
+
+/// A hash of which the oldest and the newest entries are being read.
+pub(super) struct Reading {
+    hash: Shown,
+    index: Shown,
+    /// How many bytes of the hash's name are the key prefix.
+    prefix: usize,
+    /// Delivery tags and when each was taken, Unix ms.
+    entries: IntoIter<(Vec<u8>, i64)>,
+    /// How many were to be read.
+    looked_at: u64,
+    ids: BTreeSet<String>,
+    past_looked_at: u64,
+    past_not_stuck: u64,
+    unread: u64,
+    found: beat::Unacked,
+}
 
 impl Gathering<Look<'_>> {
     /// Where `unacked` may be: behind every prefix, and where one was seen.
@@ -56,7 +74,14 @@ impl Gathering<Look<'_>> {
             .collect()
     }
 
-    pub(super) fn unacked_of(&mut self, db: i32, prefix: usize, names: &Unacked) {
+    /// Looks at what may be such a hash. Its entries, if it has an index of them, are
+    /// read step by step.
+    pub(super) fn unacked_of(
+        &mut self,
+        db: i32,
+        prefix: usize,
+        names: &Unacked,
+    ) -> Option<Box<Reading>> {
         let name = names.hash.as_slice();
         let hash = self
             .look
@@ -68,7 +93,7 @@ impl Gathering<Look<'_>> {
             .filter(|key| key.kind == KeyType::String)
             .map_or(Hold::Absent, |key| key.hold);
         if hash.is_none() && mutex == Hold::Absent {
-            return;
+            return None;
         }
         self.broker_dbs.insert(db);
         let mut found = beat::Unacked {
@@ -84,23 +109,26 @@ impl Gathering<Look<'_>> {
             let index = self.look.key(db, &names.index);
             if let Some(index) = index.filter(|key| key.kind == KeyType::Zset) {
                 found.index_present = true;
-                self.entries(&hash, prefix, &index, &mut found);
+                return Some(Box::new(self.reading(hash, prefix, index, found)));
             }
         }
         self.evidence.unacked.push(found);
+        None
     }
 
-    /// Reads the oldest and the newest entries.
-    fn entries(&mut self, hash: &Shown, prefix: usize, index: &Shown, found: &mut beat::Unacked) {
-        let prefix = hash.name().get(..prefix).unwrap_or_default();
-        let now_ms = self.now_ms;
-        let limit_ms = now_ms.saturating_sub(self.evidence.visibility_timeout_ms);
-        let past = |at_ms: i64| at_ms < limit_ms;
+    /// Finds the oldest and the newest entries.
+    fn reading(
+        &mut self,
+        hash: Shown,
+        prefix: usize,
+        index: Shown,
+        mut found: beat::Unacked,
+    ) -> Reading {
         let mut entries: Vec<(Vec<u8>, i64)> = Vec::new();
         for (from, to) in slices(index.len) {
             let range = [from.to_string(), to.to_string()];
             let reply = self.look.ask(
-                index,
+                &index,
                 c"ZRANGE",
                 &[range[0].as_bytes(), range[1].as_bytes(), b"WITHSCORES"],
             );
@@ -109,67 +137,116 @@ impl Gathering<Look<'_>> {
             entries.extend(timed);
         }
         found.newest_delivered_at_ms = entries.last().map(|(_, at_ms)| *at_ms);
+        Reading {
+            hash,
+            index,
+            prefix,
+            looked_at: entries.len() as u64,
+            entries: entries.into_iter(),
+            ids: BTreeSet::new(),
+            past_looked_at: 0,
+            past_not_stuck: 0,
+            unread: 0,
+            found,
+        }
+    }
 
-        let mut ids = BTreeSet::new();
-        let (mut past_looked_at, mut past_not_stuck, mut unread) = (0_u64, 0_u64, 0_u64);
-        for (tag, at_ms) in &entries {
-            past_looked_at += u64::from(past(*at_ms));
-            let bytes = self.message_bytes.saturating_sub(LEFT_TO_QUEUES);
-            let value = match self.look.field(hash, tag, bytes.min(LONGEST_MESSAGE)) {
-                Field::Value(value) => value,
-                // The index alone keeps what was acknowledged or is gone.
-                Field::Absent => {
-                    past_not_stuck += u64::from(past(*at_ms));
-                    continue;
-                }
-                // Its `eta` is not known. Workers put back whatever is older than
-                // the timeout, so an old one is odd in any case.
-                Field::TooLong => {
-                    unread += 1;
-                    found.oldest_delivered_at_ms.get_or_insert(*at_ms);
-                    continue;
-                }
+    /// When messages taken before are past the time-out, Unix ms.
+    const fn unacked_limit_ms(&self) -> i64 {
+        self.now_ms
+            .saturating_sub(self.evidence.visibility_timeout_ms)
+    }
+
+    /// Reads some entries; what is left of them.
+    pub(super) fn read_unacked(&mut self, mut reading: Box<Reading>) -> Option<Box<Reading>> {
+        let enough = self.message_bytes.saturating_sub(BYTES_AT_ONCE);
+        for _ in 0..ENTRIES_AT_ONCE {
+            let Some((tag, at_ms)) = reading.entries.next() else {
+                self.conclude_unacked(*reading);
+                return None;
             };
-            self.message_bytes = self.message_bytes.saturating_sub(value.len() as u64);
-            let taken = envelope::read_unacked(&value);
-            if let Some(taken) = &taken {
-                let message = &taken.envelope;
-                let queue = [prefix, taken.routing_key.as_bytes()].concat();
-                self.sightings
-                    .add(found.db, &queue, Place::Unacked, message);
-                found.redelivered += u64::from(message.redelivered);
-                if let Some(id) = &message.id {
-                    found.duplicates += u64::from(!ids.insert(id.clone().into_owned()));
-                }
-            }
-            let eta_ms = taken.and_then(|taken| taken.envelope.eta_ms);
-            if eta_ms.is_some_and(|eta_ms| eta_ms > now_ms) {
-                found.eta_ahead += 1;
-                past_not_stuck += u64::from(past(*at_ms));
-            } else {
-                found.oldest_delivered_at_ms.get_or_insert(*at_ms);
+            self.unacked_entry(&mut reading, &tag, at_ms);
+            if self.message_bytes < enough {
+                break;
             }
         }
+        Some(reading)
+    }
 
+    fn unacked_entry(&mut self, reading: &mut Reading, tag: &[u8], at_ms: i64) {
+        let past = at_ms < self.unacked_limit_ms();
+        reading.past_looked_at += u64::from(past);
+        let bytes = self.message_bytes.saturating_sub(LEFT_TO_QUEUES);
+        let most = bytes.min(LONGEST_MESSAGE);
+        let value = match self.look.field(&reading.hash, tag, most) {
+            Field::Value(value) => value,
+            // The index alone keeps what was acknowledged or is gone.
+            Field::Absent => {
+                reading.past_not_stuck += u64::from(past);
+                return;
+            }
+            // Its `eta` is not known. Workers put back whatever is older than
+            // the timeout, so an old one is odd in any case.
+            Field::TooLong => {
+                reading.unread += 1;
+                reading.found.oldest_delivered_at_ms.get_or_insert(at_ms);
+                return;
+            }
+        };
+        self.message_bytes = self.message_bytes.saturating_sub(value.len() as u64);
+        let taken = envelope::read_unacked(&value);
+        let found = &mut reading.found;
+        if let Some(taken) = &taken {
+            let message = &taken.envelope;
+            let prefix = reading.hash.name().get(..reading.prefix);
+            let queue = [prefix.unwrap_or_default(), taken.routing_key.as_bytes()].concat();
+            self.sightings
+                .add(found.db, &queue, Place::Unacked, message);
+            found.redelivered += u64::from(message.redelivered);
+            if let Some(id) = &message.id {
+                found.duplicates += u64::from(!reading.ids.insert(id.clone().into_owned()));
+            }
+        }
+        let eta_ms = taken.and_then(|taken| taken.envelope.eta_ms);
+        if eta_ms.is_some_and(|eta_ms| eta_ms > self.now_ms) {
+            found.eta_ahead += 1;
+            reading.past_not_stuck += u64::from(past);
+        } else {
+            found.oldest_delivered_at_ms.get_or_insert(at_ms);
+        }
+    }
+
+    /// All entries have been read that were to be.
+    fn conclude_unacked(&mut self, reading: Reading) {
+        let limit_ms = self.unacked_limit_ms();
         let before = format!(
             "({}.{:03}",
             limit_ms.div_euclid(1000),
             limit_ms.rem_euclid(1000)
         );
+        let Reading {
+            index,
+            looked_at,
+            past_looked_at,
+            past_not_stuck,
+            unread,
+            mut found,
+            ..
+        } = reading;
         let counted = self
             .look
-            .ask(index, c"ZCOUNT", &[b"-inf", before.as_bytes()])
+            .ask(&index, c"ZCOUNT", &[b"-inf", before.as_bytes()])
             .int()
             .and_then(|n| u64::try_from(n).ok())
             .unwrap_or(past_looked_at);
         found.past_timeout = counted.saturating_sub(past_not_stuck).min(found.count);
-        let looked_at = entries.len() as u64;
         if looked_at < index.len || unread > 0 {
             self.evidence.left_out.push(format!(
-                "of {} in unacked {} were looked at, {unread} of which are too long to be read: others that wait for their eta count as taken",
-                index.len, looked_at
+                "of {} in unacked {looked_at} were looked at, {unread} of which are too long to be read: others that wait for their eta count as taken",
+                index.len
             ));
         }
+        self.evidence.unacked.push(found);
     }
 }
 

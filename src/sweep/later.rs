@@ -1,7 +1,7 @@
 //! What SCAN can tell only when it has seen all keys: lists and bindings that lead
 //! nowhere, chords and groups by what belongs to them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, LinkedList};
 
 use super::tables::{Member, Tables};
 use super::twice::Twice;
@@ -35,14 +35,15 @@ struct Chord {
     bytes: u64,
 }
 
-/// Keys to be looked at, and what was found.
+/// Keys to be looked at, and what was found. None lie in one piece that grows with them,
+/// as in [`Tables`].
 #[derive(Default)]
 pub struct Later {
     tables: Tables,
     twice: Twice,
-    lists: VecDeque<(i32, Class, Vec<u8>, u64)>,
-    queues: VecDeque<(i32, Vec<u8>, u64)>,
-    groups: VecDeque<(i32, Str, u64)>,
+    lists: LinkedList<(i32, Class, Vec<u8>, u64)>,
+    queues: LinkedList<(i32, Vec<u8>, u64)>,
+    groups: LinkedList<(i32, Str, u64)>,
     chords: BTreeMap<(i32, Vec<u8>), Chord>,
     /// Brokers whose prefix no setting names.
     brokers: BTreeSet<(i32, Vec<u8>)>,
@@ -106,6 +107,7 @@ impl Later {
                 && self.lists.pop_front().is_none()
                 && self.queues.pop_front().is_none()
                 && self.groups.pop_front().is_none()
+                && self.brokers.pop_first().is_none()
             {
                 return self.tables.shed(most);
             }
@@ -258,10 +260,10 @@ impl Later {
         found
     }
 
-    /// Queues of tasks whose tables have another separator than kombu's own, as
-    /// [`Tables::other_separators`] tells them.
-    pub fn other_separators(&self) -> impl Iterator<Item = (i32, Vec<u8>, &[u8])> {
-        self.tables.other_separators()
+    /// The next queue of tasks whose table has another separator than kombu's own, as
+    /// [`Tables::next_other_separator`] tells it.
+    pub fn next_other_separator(&mut self) -> Option<(i32, Vec<u8>, Vec<u8>)> {
+        self.tables.next_other_separator()
     }
 }
 

@@ -13,6 +13,9 @@ use crate::server::{Ctx, Str};
 /// The largest element fetched to be looked into, in bytes. LINDEX copies it whole.
 const LARGEST_ELEMENT: u64 = 256 * 1024;
 
+/// Elements that are measured before a collection is looked into.
+pub const FIRST: u32 = 5;
+
 /// Whether a key that name and type do not explain may be told by what lies in it.
 pub const fn may_tell(kind: KeyType) -> bool {
     matches!(kind, KeyType::List | KeyType::Hash | KeyType::Zset)
@@ -31,7 +34,7 @@ pub fn told(
 ) -> Class {
     match kind {
         KeyType::List => class(ctx, db, name.bytes(), length, bytes),
-        KeyType::Hash if holds_unacked(ctx, name) => {
+        KeyType::Hash if !too_long(length, bytes) && holds_unacked(ctx, name) => {
             known::seen(db, name.bytes(), Class::Unacked, kind);
             Class::Unacked
         }
@@ -68,8 +71,16 @@ fn zset(ctx: Ctx<'_>, names: &Names, db: i32, name: &Str) -> Class {
     Class::Other
 }
 
+/// Whether the elements of a collection are too long to be shown, as far as the first
+/// few tell. The server copies what it shows, and the first few are shown first.
+pub fn holds_long(ctx: Ctx<'_>, name: &Str) -> bool {
+    let length = Key::read(ctx, name).map_or(0, |key| key.len() as u64);
+    too_long(length, call::memory_usage(ctx, name, FIRST))
+}
+
 /// Whether this is a hash of messages that nobody acknowledged: kombu's own shape,
-/// and each under the delivery tag that it bears.
+/// and each under the delivery tag that it bears. Its values must not be
+/// [long](holds_long).
 pub fn holds_unacked(ctx: Ctx<'_>, name: &Str) -> bool {
     // Empty buckets of a hash that has shrunk are shown one at a time.
     const MOST_STEPS: u32 = 100;

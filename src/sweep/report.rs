@@ -69,6 +69,8 @@ pub struct Report {
     rest: Later,
     /// Zsets that can be told when all hashes have been seen, with their bytes.
     later: Vec<(Kept, u64)>,
+    /// What the queues come to is known.
+    summed_up: bool,
     beat: Beat,
     skipped_noperm: u64,
 }
@@ -86,6 +88,9 @@ enum Beat {
 
 /// Zsets that are looked at once more; others stay what they seem.
 const MOST_LATER: usize = 10_000;
+
+/// Queues summed up between two looks at the clock.
+const QUEUES_AT_ONCE: usize = 512;
 
 /// What strings of one name and value length were measured to take. Of two such
 /// strings only the spare room of an appended one and the encoding of a short
@@ -129,6 +134,7 @@ impl Report {
             sizes: Sizes::default(),
             rest: Later::default(),
             later: Vec::new(),
+            summed_up: false,
             beat: Beat::default(),
             skipped_noperm: 0,
         }
@@ -343,10 +349,10 @@ impl Visitor for Report {
             cost.bytes += kept.len.saturating_mul(16);
         }
         if kept.class == Class::Other && lists::may_tell(kept.kind) {
+            // What is read of it may be long.
+            cost.bytes += Cost::of_its_own().bytes;
             let size = match self.order.memory {
-                Memory::Off if kept.kind != KeyType::Hash => {
-                    call::memory_usage(turn.ctx, &kept.name, 1)
-                }
+                Memory::Off => call::memory_usage(turn.ctx, &kept.name, lists::FIRST),
                 _ => bytes,
             };
             kept.class = self.told(turn, &kept, size);
@@ -369,10 +375,18 @@ impl Visitor for Report {
                 kept.class = self.told(turn, &kept, bytes);
             }
             self.count(turn, kept, bytes);
-            return Some(Cost::default());
+            return Some(Cost::of_its_own());
         }
         if let Some(cost) = self.rest.step(turn, &self.names) {
             return Some(cost);
+        }
+        if let Some((db, queue, sep)) = self.rest.next_other_separator() {
+            self.tally.merge_priorities(db, &queue, &sep);
+            return Some(Cost::default());
+        }
+        if !self.summed_up {
+            self.summed_up = !self.tally.sum_up(QUEUES_AT_ONCE);
+            return Some(Cost::of_its_own());
         }
         self.look_at_beat(turn.ctx)
     }
@@ -385,6 +399,7 @@ impl Visitor for Report {
         self.tally = Tally::new(self.order.top, self.settings.max_ttl_ms);
         self.rest = Later::default();
         self.later.clear();
+        self.summed_up = false;
         self.beat = Beat::default();
         self.skipped_noperm = 0;
     }
@@ -418,9 +433,6 @@ impl Visitor for Report {
         }
         let whole = self.whole() && self.skipped_noperm == 0;
         self.tally.set_remains(self.rest.remains(whole));
-        for (db, queue, sep) in self.rest.other_separators() {
-            self.tally.merge_priorities(db, &queue, sep);
-        }
         self.tally.name_indexes(known::index_of);
         let since_last = last::compare(&self.order.question(), self.tally.sums(), now_ms);
         Reply::map([

@@ -2,9 +2,10 @@
 //! ORPHANS.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, LinkedList};
 
 use super::Cost;
+use super::lists::holds_long;
 use crate::core::celery::binding::{
     self, Owner, SEP, Table, guess_separator, parse_with, split_priority,
 };
@@ -16,8 +17,9 @@ use crate::server::{Ctx, Str};
 /// Members remembered of all tables; those beyond are not read.
 const MOST_MEMBERS: usize = 200_000;
 
-/// Members gone through at a time.
-const PORTION: usize = 64;
+/// Members gone through at a time. Each is put into trees of as many as there are, which
+/// takes some µs.
+const PORTION: usize = 16;
 
 /// Members that a separator other than the usual one is guessed from.
 const GUESSED_FROM: usize = 1_000;
@@ -39,8 +41,8 @@ struct Routes {
     /// kombu 5.7's other table of the same bindings.
     permanent: Vec<u8>,
     sep: Vec<u8>,
-    /// Bindings of queues of tasks.
-    work: Vec<Vec<u8>>,
+    /// Bindings of queues of tasks, numbered.
+    work: BTreeMap<usize, Vec<u8>>,
     /// Where among those are the ones that take one routing key, by that key.
     by_key: BTreeMap<Vec<u8>, Vec<usize>>,
     /// Where the others are, which have wildcards.
@@ -59,13 +61,13 @@ impl Routes {
             let key = binding.routing_key.to_vec();
             self.by_key.entry(key).or_default().push(at);
         }
-        self.work.push(member);
+        self.work.insert(at, member);
     }
 
     /// Lets go of one binding; `false` when none is left.
     fn shed(&mut self) -> bool {
         let keyed = self.by_key.pop_first().is_some();
-        self.work.pop().is_some() || keyed
+        self.work.pop_last().is_some() || keyed
     }
 }
 
@@ -110,7 +112,7 @@ impl Ways {
     }
 
     fn add(&mut self, routes: &Routes, at: usize) {
-        let Some(member) = routes.work.get(at) else {
+        let Some(member) = routes.work.get(&at) else {
             return;
         };
         if let Some(binding) = parse_with(member, &routes.sep)
@@ -153,10 +155,11 @@ struct Broker {
     sep: Vec<u8>,
 }
 
-/// What the tables say.
+/// What the tables say. Nothing here lies in one piece that grows with what is read:
+/// where a piece of megabytes is full, all of it has to be moved at once.
 #[derive(Default)]
 pub struct Tables {
-    due: VecDeque<(i32, Vec<u8>)>,
+    due: LinkedList<(i32, Vec<u8>)>,
     reading: Option<Reading>,
     tables: BTreeMap<(i32, Vec<u8>), Routes>,
     /// Brokers by database and key prefix.
@@ -166,9 +169,13 @@ pub struct Tables {
     /// Bindings of single processes, by the list they lead to.
     leads: BTreeMap<(i32, Vec<u8>), Vec<Bound>>,
     /// Those not yet handed out.
-    processes: VecDeque<Member>,
+    processes: LinkedList<Member>,
     /// Databases with tables of celery-redis-plus, which are zsets.
     not_read: BTreeSet<i32>,
+    /// Tables with another separator than kombu's own whose queues are still to be
+    /// handed out, and how many of the first have been.
+    others: LinkedList<(i32, Vec<u8>)>,
+    handed_out: usize,
     members: usize,
     cut: bool,
 }
@@ -198,6 +205,11 @@ impl Tables {
                 let Some(cursor) = MembersCursor::new() else {
                     return Some(cost);
                 };
+                // What leads nowhere is not known where a table is not read.
+                if ctx.select(db) && Str::new(&name).is_some_and(|name| holds_long(ctx, &name)) {
+                    self.cut = true;
+                    return Some(cost);
+                }
                 Reading {
                     db,
                     name,
@@ -209,8 +221,8 @@ impl Tables {
             }
         };
         if reading.routes.is_some() {
-            self.go_through(reading, &mut cost);
-            return Some(cost);
+            self.go_through(reading);
+            return Some(Cost::of_its_own());
         }
         if !ctx.select(reading.db) {
             return Some(cost);
@@ -257,6 +269,7 @@ impl Tables {
         while left > 0 {
             if self.processes.pop_front().is_some()
                 || self.due.pop_front().is_some()
+                || self.others.pop_front().is_some()
                 || self.queues.pop_first().is_some()
             {
                 left -= 1;
@@ -297,7 +310,7 @@ impl Tables {
         reading.routes = Some(Routes {
             permanent: [key.prefix, b"_kombu.binding_permanent.", key.exchange].concat(),
             sep: sep.to_vec(),
-            work: Vec::new(),
+            work: BTreeMap::new(),
             by_key: BTreeMap::new(),
             wild: Vec::new(),
         });
@@ -305,7 +318,7 @@ impl Tables {
     }
 
     /// Sorts a portion of a table's members by whose they are.
-    fn go_through(&mut self, mut reading: Reading, cost: &mut Cost) {
+    fn go_through(&mut self, mut reading: Reading) {
         let (Some(mut routes), Some(key)) =
             (reading.routes.take(), binding::binding_key(&reading.name))
         else {
@@ -316,7 +329,6 @@ impl Tables {
                 self.know(reading.db, reading.name, routes);
                 return;
             };
-            cost.bytes += member.len() as u64;
             let Some(binding) = parse_with(&member, &routes.sep) else {
                 continue;
             };
@@ -371,17 +383,24 @@ impl Tables {
             .map(|((_, prefix), broker)| (prefix.as_slice(), broker.sep.as_slice()))
     }
 
-    /// Queues of tasks whose tables have another separator than kombu's own: each
-    /// queue's database, its first list and the separator.
-    pub fn other_separators(&self) -> impl Iterator<Item = (i32, Vec<u8>, &[u8])> {
-        let tables = self.tables.iter().filter(|(_, routes)| routes.sep != SEP);
-        tables.flat_map(|((db, name), routes)| {
-            let prefix = binding::binding_key(name).map_or(&b""[..], |key| key.prefix);
-            routes.work.iter().filter_map(move |member| {
+    /// The next queue of tasks whose table has another separator than kombu's own, each
+    /// once: its database, its first list and the separator.
+    pub fn next_other_separator(&mut self) -> Option<(i32, Vec<u8>, Vec<u8>)> {
+        while let Some(place) = self.others.front() {
+            let found = self.tables.get(place).and_then(|routes| {
+                let member = routes.work.get(&self.handed_out)?;
                 let queue = parse_with(member, &routes.sep)?.queue;
-                Some((*db, [prefix, queue].concat(), routes.sep.as_slice()))
-            })
-        })
+                let prefix = binding::binding_key(&place.1).map_or(&b""[..], |key| key.prefix);
+                Some((place.0, [prefix, queue].concat(), routes.sep.clone()))
+            });
+            if found.is_some() {
+                self.handed_out += 1;
+                return found;
+            }
+            self.handed_out = 0;
+            self.others.pop_front();
+        }
+        None
     }
 
     /// The bindings that lead to this list of one process.
@@ -426,7 +445,7 @@ impl Tables {
             };
             ways.compared += 1;
             ways.add(routes, *at);
-            let topic = routes.work.get(*at).map_or(0, Vec::len);
+            let topic = routes.work.get(at).map_or(0, Vec::len);
             compared += topic * (1 + ways.routing_key.len() / 4);
         }
         true
@@ -463,6 +482,9 @@ impl Tables {
                 };
                 self.brokers.insert(place, broker);
             }
+        }
+        if routes.sep != SEP {
+            self.others.push_back((db, name.clone()));
         }
         self.tables.insert((db, name), routes);
     }

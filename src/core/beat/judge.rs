@@ -1,6 +1,8 @@
 //! From evidence to one verdict: the worst fault if there is one, `healthy`
 //! only on positive evidence, else `unknown`.
 
+use std::collections::BTreeMap;
+
 use super::assessment::{Assessment, Certainty, Publisher, Source, State, Verdict, WorkersPart};
 use super::evidence::Evidence;
 use super::finding::{Code, Finding, Severity};
@@ -102,31 +104,42 @@ fn unknown(evidence: &Evidence, beat: &Publisher, seen: &[String]) -> String {
     }
 }
 
+/// By task and entry, when it was published and by whom.
+type Series<'a> = BTreeMap<(&'a str, Option<&'a str>), Vec<(i64, &'a str)>>;
+
 /// The same periodic task from two origins within one interval. Beat's restart
 /// looks the same once, so of messages that lie there this is told and not
 /// judged; that takes turns, which only watching shows.
 fn two_origins(evidence: &Evidence, known: &Known) -> Option<String> {
-    let timed = || {
-        evidence
-            .sightings
-            .iter()
-            .filter(|s| known.is_periodic(&s.task) && !s.origin.is_empty())
-            .filter_map(|s| Some((s, known.past(s.published_at_ms?)?)))
-    };
-    timed().find_map(|(a, at_a)| {
-        let interval = known.interval(&a.task)?;
-        let (b, at_b) = timed().find(|(b, at_b)| {
-            b.task == a.task
-                && b.periodic_name == a.periodic_name
-                && b.origin != a.origin
-                && at_a.abs_diff(*at_b) < interval.unsigned_abs()
+    let mut series = Series::new();
+    for sighting in &evidence.sightings {
+        if sighting.origin.is_empty() || known.interval(&sighting.task).is_none() {
+            continue;
+        }
+        if let Some(at) = sighting.published_at_ms.and_then(|at| known.past(at)) {
+            let alike = (sighting.task.as_str(), sighting.periodic_name.as_deref());
+            series
+                .entry(alike)
+                .or_default()
+                .push((at, sighting.origin.as_str()));
+        }
+    }
+    series.into_iter().find_map(|((task, _), mut sent)| {
+        let interval = known.interval(task)?.unsigned_abs();
+        // In order of time the two that lie closest stand side by side.
+        sent.sort_unstable();
+        let (apart, one, other) = sent.windows(2).find_map(|pair| match pair {
+            [(at_a, a), (at_b, b)] if a != b && at_a.abs_diff(*at_b) < interval => {
+                Some((at_a.abs_diff(*at_b), a.min(b), a.max(b)))
+            }
+            _ => None,
         })?;
         Some(format!(
             "{} was published by {} and {} within {}: two beats, or one restarted",
-            name(a.task.as_bytes()),
-            name(a.origin.as_bytes()),
-            name(b.origin.as_bytes()),
-            span(i64::try_from(at_a.abs_diff(at_b)).unwrap_or(i64::MAX))
+            name(task.as_bytes()),
+            name(one.as_bytes()),
+            name(other.as_bytes()),
+            span(i64::try_from(apart).unwrap_or(i64::MAX))
         ))
     })
 }

@@ -1,9 +1,11 @@
 //! What the other judges share: the moment, and which tasks are periodic.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::beats::Beat;
 use super::evidence::{Entry, Evidence, Place, Queue, Sighting};
+use super::traffic::Movement;
 
 /// A stored time this far ahead of the server's clock is taken for the
 /// server's own moment; further ahead, nothing is concluded from it.
@@ -19,11 +21,25 @@ pub const MAX_SLEEP_MS: i64 = 300_000;
 /// So many messages of one task in one queue are a pile, whatever its interval.
 pub const PILE: u64 = 10;
 
-/// The moment of judging and the periodic tasks the evidence names.
+/// What is known of queues, by database and the name of each one's first list.
+type ByQueue<'a, T> = BTreeMap<u32, HashMap<&'a [u8], T>>;
+
+/// The moment of judging and the periodic tasks the evidence names; and what is asked
+/// of each queue, so that many queues are not each looked for among all.
 pub struct Known<'a> {
     pub now_ms: i64,
     /// Task name to interval, where that is known.
     tasks: BTreeMap<&'a str, Option<i64>>,
+    /// Messages read from each queue's lists.
+    sampled: ByQueue<'a, Vec<&'a Sighting>>,
+    /// What was seen to move in each queue.
+    moved: ByQueue<'a, &'a Movement>,
+    /// The newest pop in each database, Unix ms.
+    popped: BTreeMap<u32, i64>,
+    /// The newest end of a periodic task that came through each database, Unix ms.
+    ended: BTreeMap<u32, i64>,
+    /// Databases with a queue in which work stands still; see [`super::queues`].
+    still: OnceCell<BTreeSet<u32>>,
 }
 
 impl<'a> Known<'a> {
@@ -53,7 +69,63 @@ impl<'a> Known<'a> {
         for expected in &evidence.expected {
             tasks.insert(&expected.task, positive(Some(expected.interval_ms)));
         }
-        Self { now_ms, tasks }
+        let mut sampled: ByQueue<'_, Vec<&Sighting>> = BTreeMap::new();
+        let in_queues = evidence.sightings.iter();
+        for sighting in in_queues.filter(|s| s.place == Place::Queue) {
+            let queues = sampled.entry(sighting.db).or_default();
+            queues.entry(&sighting.queue).or_default().push(sighting);
+        }
+        let mut moved: ByQueue<'_, &Movement> = BTreeMap::new();
+        let mut popped = BTreeMap::new();
+        for flow in &evidence.heard.flows {
+            let queues = moved.entry(flow.db).or_default();
+            queues.entry(&flow.queue).or_insert(flow);
+            newest(&mut popped, flow.db, flow.last_out_ms);
+        }
+        let mut ended = BTreeMap::new();
+        for line in &evidence.heard.lines {
+            newest(&mut ended, line.db, line.end.as_ref().map(|end| end.at_ms));
+        }
+        Self {
+            now_ms,
+            tasks,
+            sampled,
+            moved,
+            popped,
+            ended,
+            still: OnceCell::new(),
+        }
+    }
+
+    /// Messages read from this queue's lists.
+    pub fn sampled<'b>(&'b self, queue: &Queue) -> &'b [&'a Sighting] {
+        let queues = self.sampled.get(&queue.db);
+        let sampled = queues.and_then(|queues| queues.get(queue.name.as_slice()));
+        sampled.map_or(&[], Vec::as_slice)
+    }
+
+    /// What was seen to move in this queue.
+    pub fn movement(&self, queue: &Queue) -> Option<&'a Movement> {
+        let queues = self.moved.get(&queue.db)?;
+        queues.get(queue.name.as_slice()).copied()
+    }
+
+    /// The newest pop from a queue of a database, or of any, Unix ms.
+    pub fn popped(&self, db: Option<u32>) -> Option<i64> {
+        match db {
+            Some(db) => self.popped.get(&db).copied(),
+            None => self.popped.values().max().copied(),
+        }
+    }
+
+    /// The newest end of a task that came through a database's queues, Unix ms.
+    pub fn ended(&self, db: u32) -> Option<i64> {
+        self.ended.get(&db).copied()
+    }
+
+    /// Whether work stands still in a queue of this database, which `find` tells of all.
+    pub fn stands_still(&self, db: u32, find: impl FnOnce() -> BTreeSet<u32>) -> bool {
+        self.still.get_or_init(find).contains(&db)
     }
 
     pub fn is_periodic(&self, task: &str) -> bool {
@@ -89,10 +161,10 @@ impl<'a> Known<'a> {
 
     /// The periodic task that fills a queue for many of its intervals, and how
     /// many of its messages were read there.
-    pub fn pile(&self, evidence: &'a Evidence, queue: &Queue) -> Option<(&'a str, u64)> {
+    pub fn pile(&self, queue: &Queue) -> Option<(&'a str, u64)> {
         // Three of these are a quarter of an hour without a reader.
         const LONG_INTERVAL_MS: i64 = 300_000;
-        self.counts(evidence, queue)
+        self.counts(queue)
             .into_iter()
             .filter(|(task, count)| {
                 let long = self
@@ -105,21 +177,17 @@ impl<'a> Known<'a> {
 
     /// The periodic task with most messages in a queue, if at least so many were
     /// read there.
-    pub fn most(
-        &self,
-        evidence: &'a Evidence,
-        queue: &Queue,
-        least: u64,
-    ) -> Option<(&'a str, u64)> {
-        let counts = self.counts(evidence, queue).into_iter();
+    pub fn most(&self, queue: &Queue, least: u64) -> Option<(&'a str, u64)> {
+        let counts = self.counts(queue).into_iter();
         let most = counts.max_by_key(|(_, count)| *count);
         most.filter(|(_, count)| *count >= least)
     }
 
     /// Messages of each periodic task that were read in a queue.
-    fn counts(&self, evidence: &'a Evidence, queue: &Queue) -> BTreeMap<&'a str, u64> {
+    fn counts(&self, queue: &Queue) -> BTreeMap<&'a str, u64> {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for sighting in sampled(evidence, queue).filter(|s| self.is_periodic(&s.task)) {
+        let sampled = self.sampled(queue).iter().copied();
+        for sighting in sampled.filter(|s| self.is_periodic(&s.task)) {
             let count = counts.entry(&sighting.task).or_default();
             *count = count.saturating_add(sighting.count);
         }
@@ -127,12 +195,12 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Messages read from this queue's lists.
-pub fn sampled<'a>(evidence: &'a Evidence, queue: &Queue) -> impl Iterator<Item = &'a Sighting> {
-    evidence
-        .sightings
-        .iter()
-        .filter(move |s| s.place == Place::Queue && s.db == queue.db && s.queue == queue.name)
+/// Keeps the newest time of each database.
+fn newest(of: &mut BTreeMap<u32, i64>, db: u32, at_ms: Option<i64>) {
+    if let Some(at_ms) = at_ms {
+        let known = of.entry(db).or_insert(at_ms);
+        *known = at_ms.max(*known);
+    }
 }
 
 /// Whether RedBeat will run this entry again. Disabled entries keep a past

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use super::assessment::QueuePart;
 use super::evidence::{Crowd, Evidence, Queue, Unacked};
 use super::finding::{Code, Finding};
-use super::known::{Known, PILE, sampled};
-use super::traffic::Movement;
+use super::known::{Known, PILE};
 use super::words::{counted, listed, name, span};
 
 /// A message taken this lately was taken by a worker that runs, or did so a
@@ -45,38 +44,27 @@ const YOUNG_WATCH_MS: i64 = 60_000;
 pub fn no_worker(evidence: &Evidence, known: &Known) -> bool {
     evidence.workers.consumers() == Some(0)
         && !invisible(evidence, known, None)
-        && !popped(evidence, None).any(|at| known.age(at) <= POPPED_NOW_MS)
-}
-
-/// The newest pop of each queue of a database, or of all.
-fn popped(evidence: &Evidence, db: Option<u32>) -> impl Iterator<Item = i64> + '_ {
-    let flows = evidence.heard.flows.iter();
-    flows
-        .filter(move |flow| db.is_none_or(|db| db == flow.db))
-        .filter_map(|flow| flow.last_out_ms)
-}
-
-/// What was seen to move in this queue.
-fn movement<'a>(evidence: &'a Evidence, queue: &Queue) -> Option<&'a Movement> {
-    let mut flows = evidence.heard.flows.iter();
-    flows.find(|flow| flow.db == queue.db && flow.queue == queue.name)
+        && known
+            .popped(None)
+            .is_none_or(|at| known.age(at) > POPPED_NOW_MS)
 }
 
 /// Whether somebody was seen to take a message from this queue.
-fn was_read(evidence: &Evidence, queue: &Queue) -> bool {
-    movement(evidence, queue).is_some_and(|flow| flow.last_out_ms.is_some())
+fn was_read(known: &Known, queue: &Queue) -> bool {
+    let flow = known.movement(queue);
+    flow.is_some_and(|flow| flow.last_out_ms.is_some())
 }
 
 /// How long nothing was popped from this queue though messages came; `None` if
 /// something was, or nobody watched.
-fn standstill(evidence: &Evidence, known: &Known, queue: &Queue) -> Option<i64> {
-    let flow = movement(evidence, queue)?;
+fn standstill(known: &Known, queue: &Queue) -> Option<i64> {
+    let flow = known.movement(queue)?;
     flow.waiting_since_ms.map(|at| known.age(at))
 }
 
 /// Whether messages are seen to be taken from this queue.
-fn is_read(evidence: &Evidence, known: &Known, queue: &Queue, all_idle: bool) -> bool {
-    let Some(flow) = movement(evidence, queue) else {
+fn is_read(known: &Known, queue: &Queue, all_idle: bool) -> bool {
+    let Some(flow) = known.movement(queue) else {
         return false;
     };
     let Some(popped) = flow.last_out_ms.map(|at| known.age(at)) else {
@@ -100,16 +88,16 @@ struct Standstill<'a> {
 /// How long work stands still in this queue, if for too long: its messages pile
 /// up, and nobody took one.
 fn stands_still<'a>(
-    evidence: &'a Evidence,
+    evidence: &Evidence,
     known: &Known<'a>,
     queue: &Queue,
 ) -> Option<Standstill<'a>> {
-    let ms = standstill(evidence, known, queue)?;
+    let ms = standstill(known, queue)?;
     let (least_ms, intervals, pile) = if heartless(evidence, queue.db) {
-        let most = known.most(evidence, queue, HEARTLESS_PILE);
+        let most = known.most(queue, HEARTLESS_PILE);
         (HEARTLESS_MS, HEARTLESS_INTERVALS, most)
     } else {
-        let pile = known.pile(evidence, queue);
+        let pile = known.pile(queue);
         (STANDSTILL_MS, STANDSTILL_INTERVALS, pile)
     };
     let (task, count) = pile?;
@@ -129,16 +117,14 @@ fn heartless(evidence: &Evidence, db: u32) -> bool {
 /// Whether workers took messages of a broker's queues and then stood still: when,
 /// as far as it is known.
 pub fn frozen(evidence: &Evidence, known: &Known, db: u32, taken_ms: i64) -> Option<i64> {
-    let ended = evidence.heard.lines.iter().filter(|line| line.db == db);
-    let ended = ended
-        .filter_map(|line| line.end.as_ref())
-        .map(|end| end.at_ms);
-    let newest = ended.chain(popped(evidence, Some(db))).max();
-    let mut queues = evidence
-        .queues
-        .iter()
-        .filter(|q| q.db == db && q.length > 0);
-    let piles = queues.any(|queue| stands_still(evidence, known, queue).is_some());
+    let newest = known.ended(db).max(known.popped(Some(db)));
+    let piles = known.stands_still(db, || {
+        let queues = evidence.queues.iter().filter(|q| q.length > 0);
+        queues
+            .filter(|queue| stands_still(evidence, known, queue).is_some())
+            .map(|queue| queue.db)
+            .collect()
+    });
     // What was taken last must itself be old, and nothing may have ended since.
     let still = newest.unwrap_or(0).max(taken_ms);
     let least_ms = if heartless(evidence, db) {
@@ -217,7 +203,7 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
         .iter()
         .map(|queue| {
             let (consumed, finding) = queue_read(evidence, known, queue);
-            let rates = movement(evidence, queue).and_then(|flow| flow.per_minute);
+            let rates = known.movement(queue).and_then(|flow| flow.per_minute);
             // A queue that nothing came to while watched moves at zero.
             let quiet = || {
                 evidence
@@ -227,7 +213,7 @@ pub fn queues(evidence: &Evidence, known: &Known) -> (Vec<QueuePart>, Vec<Findin
             };
             let rates = rates.or_else(|| {
                 quiet()
-                    .filter(|_| movement(evidence, queue).is_none())
+                    .filter(|_| known.movement(queue).is_none())
                     .map(|_| (0, 0))
             });
             let part = QueuePart {
@@ -271,7 +257,7 @@ fn queue_read(
     let all_idle = crowd.is_some_and(|c| all_idle(evidence, known, queue, c));
     let gone = no_worker(evidence, known);
     let still = stands_still(evidence, known, queue);
-    if !gone && still.is_none() && is_read(evidence, known, queue, all_idle) {
+    if !gone && still.is_none() && is_read(known, queue, all_idle) {
         return (Some(true), None);
     }
     if queue.length == 0 {
@@ -285,7 +271,7 @@ fn queue_read(
         && evidence.workers.consumers().is_some_and(|n| n > 0)
         && !invisible(evidence, known, Some(queue.db));
     let workers_unknown = crowd.is_none_or(|c| c.live() == 0 && c.blocked > 0);
-    let pile = known.pile(evidence, queue);
+    let pile = known.pile(queue);
     let why = match (still, pile) {
         _ if elsewhere => format!(
             "nobody reads it: the workers are connected to other databases than {}",
@@ -326,7 +312,7 @@ fn queue_read(
             )
         }
         // It was read, and work stands still for less than that means something.
-        (None, Some(_)) if was_read(evidence, queue) => return (None, None),
+        (None, Some(_)) if was_read(known, queue) => return (None, None),
         (None, Some((task, n))) => {
             return (
                 None,
@@ -350,11 +336,7 @@ fn queue_read(
     };
     let finding = Finding {
         code,
-        detail: format!(
-            "{} and {why}{}",
-            holds(queue),
-            contents(evidence, known, queue)
-        ),
+        detail: format!("{} and {why}{}", holds(queue), contents(known, queue)),
         advice: format!(
             "start a worker with -Q {0}, or send its tasks to a queue that is read",
             name(queue.celery_name())
@@ -371,13 +353,13 @@ fn queue_read(
 /// waits for less than such a pause says nothing.
 fn all_idle(evidence: &Evidence, known: &Known, queue: &Queue, crowd: Crowd) -> bool {
     let heard = &evidence.heard;
-    let waits = movement(evidence, queue).map_or(heard.since_ms, |flow| flow.waiting_since_ms);
+    let flow = known.movement(queue);
+    let waits = flow.map_or(heard.since_ms, |flow| flow.waiting_since_ms);
+    let popped = known.popped(Some(queue.db));
     let idle = match waits {
         None => crowd.blocked,
         Some(at) if known.age(at) < TAKEN_AT_ONCE_MS => return false,
-        Some(_) if popped(evidence, Some(queue.db)).any(|at| known.age(at) <= NOTHING_GOT_MS) => {
-            crowd.blocked
-        }
+        Some(_) if popped.is_some_and(|at| known.age(at) <= NOTHING_GOT_MS) => crowd.blocked,
         Some(_) => crowd.asking,
     };
     crowd.live() > 0 && idle >= crowd.consumers
@@ -405,10 +387,12 @@ fn holds(queue: &Queue) -> String {
 }
 
 /// What a sentence adds about the messages in it.
-fn contents(evidence: &Evidence, known: &Known, queue: &Queue) -> String {
+fn contents(known: &Known, queue: &Queue) -> String {
     let mut text = String::new();
-    let tasks: BTreeSet<&str> = sampled(evidence, queue).map(|s| s.task.as_str()).collect();
-    let origins: BTreeSet<&str> = sampled(evidence, queue)
+    let sampled = known.sampled(queue);
+    let tasks: BTreeSet<&str> = sampled.iter().map(|s| s.task.as_str()).collect();
+    let origins: BTreeSet<&str> = sampled
+        .iter()
         .map(|s| s.origin.as_str())
         .filter(|origin| !origin.is_empty())
         .collect();
@@ -419,7 +403,7 @@ fn contents(evidence: &Evidence, known: &Known, queue: &Queue) -> String {
             listed(tasks),
             counted(origins.len() as u64, "origin")
         );
-        if sampled(evidence, queue).any(|s| s.beat_marked) {
+        if sampled.iter().any(|s| s.beat_marked) {
             text += ", marked by beat";
         }
     }
@@ -435,9 +419,12 @@ fn contents(evidence: &Evidence, known: &Known, queue: &Queue) -> String {
 /// Whether this queue may hold periodic work. Lists left behind by an old
 /// configuration are no broken link; where nothing could be read, it may.
 fn holds_periodic(evidence: &Evidence, known: &Known, queue: &Queue) -> bool {
+    let sampled = known.sampled(queue);
     queue.maintenance
-        || sampled(evidence, queue).next().is_none()
-        || sampled(evidence, queue).any(|s| s.count >= PILE || known.is_periodic(&s.task))
+        || sampled.is_empty()
+        || sampled
+            .iter()
+            .any(|s| s.count >= PILE || known.is_periodic(&s.task))
         || evidence
             .redbeat
             .iter()

@@ -1,6 +1,6 @@
 //! Periodic tasks: when each was published, how it ended, what is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::assessment::{State, Task};
 use super::beats::{Beat, Kept};
@@ -27,23 +27,24 @@ struct Finish<'a> {
 pub fn tasks(evidence: &Evidence, beats: &[Beat<'_>], known: &Known) -> (Vec<Task>, Vec<Finding>) {
     let newest = newest_finishes(evidence, known);
     let heard = heard(beats);
+    let lies = Lies::new(evidence, known);
     let mut parts = Vec::new();
     let mut findings = Vec::new();
     for (task, interval) in known.tasks() {
         let finish = newest.get(task).copied();
         let heard = heard.get(task).map_or(&[][..], Vec::as_slice);
         findings.extend(finish.and_then(|f| failing(f, interval, known)));
-        let published = last_published(evidence, known, task);
+        let published = lies.published.get(task).copied();
         let published = heard.iter().map(|(_, k)| k.last_ms).max().max(published);
         let finished = finish.map(|f| f.at_ms);
-        let lies = || overdue(evidence, known, task, interval, published.max(finished));
+        let seen = published.max(finished);
         parts.push(Task {
             name: task.to_owned(),
             interval_ms: interval,
             last_published_ms: published,
             last_finished_ms: finished,
             last_status: finish.map(|f| f.status.to_owned()),
-            overdue: heard_overdue(heard).or_else(lies),
+            overdue: heard_overdue(heard).or_else(|| lies.overdue(known, task, interval, seen)),
         });
     }
     parts.sort_by(|a, b| {
@@ -127,43 +128,53 @@ fn failing(finish: Finish<'_>, interval: Option<i64>, known: &Known) -> Option<F
     })
 }
 
-fn last_published(evidence: &Evidence, known: &Known, task: &str) -> Option<i64> {
-    let messages = evidence
-        .sightings
-        .iter()
-        .filter(|s| s.task == task)
-        .filter_map(|s| s.published_at_ms);
-    let runs = evidence
-        .redbeat
-        .iter()
-        .flat_map(|r| &r.entries)
-        .filter(|e| e.task == task)
-        .filter_map(|e| e.last_run_at_ms);
-    messages.chain(runs).filter_map(|t| known.past(t)).max()
+/// What lies there about each task.
+struct Lies<'a> {
+    /// When it was last published, Unix ms, as messages and RedBeat's entries tell.
+    published: BTreeMap<&'a str, i64>,
+    /// Tasks of entries of RedBeat's that are overdue.
+    late: BTreeSet<&'a str>,
+    /// Tasks of entries that will run.
+    scheduled: BTreeSet<&'a str>,
 }
 
-/// RedBeat's due times say yes or no. Otherwise a recent end says no, and an
-/// old one nothing: newer results may have expired or be out of the sample.
-fn overdue(
-    evidence: &Evidence,
-    known: &Known,
-    task: &str,
-    interval: Option<i64>,
-    newest: Option<i64>,
-) -> Option<bool> {
-    let late = evidence
-        .redbeat
-        .iter()
-        .any(|r| overdue_entries(r, &evidence.heard, known).any(|late| late.entry.task == task));
-    if late {
-        return Some(true);
+impl<'a> Lies<'a> {
+    fn new(evidence: &'a Evidence, known: &'a Known) -> Self {
+        let entries = || evidence.redbeat.iter().flat_map(|r| &r.entries);
+        let messages = evidence.sightings.iter();
+        let messages = messages.map(|s| (s.task.as_str(), s.published_at_ms));
+        let runs = entries().map(|e| (e.task.as_str(), e.last_run_at_ms));
+        let mut published: BTreeMap<&str, i64> = BTreeMap::new();
+        for (task, at_ms) in messages.chain(runs) {
+            if let Some(at_ms) = at_ms.and_then(|at_ms| known.past(at_ms)) {
+                let newest = published.entry(task).or_insert(at_ms);
+                *newest = at_ms.max(*newest);
+            }
+        }
+        let late = evidence.redbeat.iter();
+        let late = late.flat_map(|r| overdue_entries(r, &evidence.heard, known));
+        let scheduled = entries().filter(|e| e.due_ms.is_some() && is_scheduled(e));
+        Self {
+            published,
+            late: late.map(|late| late.entry.task.as_str()).collect(),
+            scheduled: scheduled.map(|e| e.task.as_str()).collect(),
+        }
     }
-    let scheduled = evidence
-        .redbeat
-        .iter()
-        .flat_map(|r| &r.entries)
-        .any(|e| e.task == task && e.due_ms.is_some() && is_scheduled(e));
-    let recent =
-        interval.is_some_and(|interval| newest.is_some_and(|at| known.within_two(at, interval)));
-    (scheduled || recent).then_some(false)
+
+    /// RedBeat's due times say yes or no. Otherwise a recent end says no, and an
+    /// old one nothing: newer results may have expired or be out of the sample.
+    fn overdue(
+        &self,
+        known: &Known,
+        task: &str,
+        interval: Option<i64>,
+        newest: Option<i64>,
+    ) -> Option<bool> {
+        if self.late.contains(task) {
+            return Some(true);
+        }
+        let recent = interval
+            .is_some_and(|interval| newest.is_some_and(|at| known.within_two(at, interval)));
+        (self.scheduled.contains(task) || recent).then_some(false)
+    }
 }

@@ -12,7 +12,7 @@ mod bindings;
 mod lists;
 mod unacked;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, LinkedList};
 use std::rc::Rc;
 
 use super::tables::{Tables, Ways};
@@ -69,17 +69,18 @@ struct Changes {
     requeued: u64,
 }
 
-/// What the pass over the keyspace has collected and is still to be judged.
+/// What the pass over the keyspace has collected and is still to be judged. None of it
+/// lies in one piece that grows with it, as in [`Tables`].
 #[derive(Default)]
 struct Due {
     items: usize,
-    lists: VecDeque<(i32, Kind, Vec<u8>)>,
+    lists: LinkedList<(i32, Kind, Vec<u8>)>,
     /// Queues of answers under celery-redis-plus, by their zset.
     answers: BTreeSet<(i32, Vec<u8>)>,
     chords: BTreeSet<(i32, Vec<u8>)>,
     unacked: BTreeSet<(i32, Vec<u8>)>,
     /// Zsets of no known name: one of them may be an index of unacknowledged messages.
-    zsets: BTreeMap<i32, Vec<Vec<u8>>>,
+    zsets: BTreeSet<(i32, Vec<u8>)>,
     search: Option<Search>,
     walk: Option<Walk>,
     /// The ways of messages that are being looked for.
@@ -97,13 +98,7 @@ impl Due {
             || self.chords.pop_first().is_some()
             || self.unacked.pop_first().is_some()
             || self.ways.pop_first().is_some()
-            || self.zsets.first_entry().is_some_and(|mut zsets| {
-                let some = zsets.get_mut().pop().is_some();
-                if !some {
-                    zsets.remove();
-                }
-                some
-            })
+            || self.zsets.pop_first().is_some()
     }
 }
 
@@ -232,7 +227,7 @@ impl Orphans {
             }
             (Class::Other, KeyType::Zset) if self.due.items < MOST_ITEMS => {
                 self.due.items += 1;
-                self.due.zsets.entry(db).or_default().push(name.to_vec());
+                self.due.zsets.insert((db, name.to_vec()));
             }
             (Class::Other, KeyType::List) => {
                 if let (_, Some(priority)) = split_priority(name, SEP)
@@ -341,12 +336,13 @@ impl Visitor for Orphans {
 
     /// A hash that no name explains: its content does, if it is one of ours.
     fn handle(&mut self, turn: &Turn<'_>, kept: Kept) -> Cost {
-        if content::holds_unacked(turn.ctx, &kept.name) {
+        let long = content::holds_long(turn.ctx, &kept.name);
+        if !long && content::holds_unacked(turn.ctx, &kept.name) {
             let name = kept.name.bytes();
             known::seen(kept.db, name, Class::Unacked, KeyType::Hash);
             self.collect(kept.db, name, Class::Unacked, KeyType::Hash);
         }
-        Cost::default()
+        Cost::of_its_own()
     }
 
     fn after(&mut self, turn: &Turn<'_>) -> Option<Cost> {

@@ -6,10 +6,11 @@
 //! that no binding leads anywhere is left where it is, not dropped.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use super::super::tables::Ways;
-use super::super::{Cost, Turn};
+use super::super::{Cost, Turn, lists};
 use super::{EXEMPT, Kind, Orphans, may};
 use crate::core::celery::binding::list_of;
 use crate::core::celery::{body, envelope, restore};
@@ -27,8 +28,9 @@ use crate::sweep::report::seconds_to_ms;
 /// Entries of the index asked for at a time.
 const PORTION: &str = "20";
 
-/// What the ways of messages may take that are remembered, in bytes.
-const WAYS_BYTES: usize = 8 * 1024 * 1024;
+/// What the ways of messages may take that are remembered, in bytes. All are let go at
+/// once.
+const WAYS_BYTES: usize = 1024 * 1024;
 
 /// To put a message back takes as long as to read about so many bytes.
 const PUT_BACK: u64 = 1_024;
@@ -70,8 +72,8 @@ pub struct Search {
     tags: Vec<Vec<u8>>,
     /// Zsets of the usual names.
     usual: VecDeque<Vec<u8>>,
-    /// How many of the database's others have been looked into.
-    others: usize,
+    /// The last of the database's others that was looked into.
+    other: Option<Vec<u8>>,
 }
 
 /// Candidates looked at in one step of a search.
@@ -157,7 +159,7 @@ impl Orphans {
     pub(super) fn unacked_step(&mut self, turn: &Turn<'_>) -> Option<Cost> {
         if let Some(search) = self.due.search.take() {
             self.search_step(turn, search);
-            return Some(Cost::default());
+            return Some(Cost::of_its_own());
         }
         if let Some(ways) = self.due.looking.take() {
             self.look_on(ways);
@@ -205,7 +207,7 @@ impl Orphans {
             db,
             tags: some_tags(turn.ctx, &names.hash),
             usual: self.usual_indexes(&names),
-            others: 0,
+            other: None,
             names,
         });
     }
@@ -264,9 +266,14 @@ impl Orphans {
         }
         for _ in 0..CANDIDATES {
             let zset = search.usual.pop_front().or_else(|| {
-                let zsets = self.due.zsets.get(&search.db);
-                search.others += 1;
-                zsets?.get(search.others - 1).cloned()
+                let from = match search.other.take() {
+                    Some(name) => Bound::Excluded((search.db, name)),
+                    None => Bound::Included((search.db, Vec::new())),
+                };
+                let mut others = self.due.zsets.range((from, Bound::Unbounded));
+                let (_, name) = others.next().filter(|(db, _)| *db == search.db)?;
+                search.other = Some(name.clone());
+                search.other.clone()
             });
             let Some(zset) = zset else {
                 // An index that is missing is told: its messages come back to nobody.
@@ -601,6 +608,9 @@ fn some_tags(ctx: Ctx<'_>, hash: &[u8]) -> Vec<Vec<u8>> {
     let (Some(name), Some(mut cursor)) = (Str::new(hash), MembersCursor::new()) else {
         return tags;
     };
+    if lists::holds_long(ctx, &name) {
+        return tags;
+    }
     let Some(key) = Key::read(ctx, &name) else {
         return tags;
     };
