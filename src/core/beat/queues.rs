@@ -370,8 +370,12 @@ fn queue_read(
 /// who were at rest a moment ago and got nothing since count as well; and what
 /// waits for less than such a pause says nothing.
 fn all_idle(evidence: &Evidence, known: &Known, queue: &Queue, crowd: Crowd) -> bool {
-    let heard = &evidence.heard;
-    let waits = movement(evidence, queue).map_or(heard.since_ms, |flow| flow.waiting_since_ms);
+    // Where nothing moved at all it waits since that would have shown.
+    let waits = movement(evidence, queue).and_then(|flow| {
+        let nothing_moved = flow.last_in_ms.max(flow.last_out_ms).is_none();
+        flow.waiting_since_ms
+            .or(Some(flow.since_ms).filter(|_| nothing_moved))
+    });
     let idle = match waits {
         None => crowd.blocked,
         Some(at) if known.age(at) < TAKEN_AT_ONCE_MS => return false,
