@@ -191,6 +191,13 @@ pub fn memory_full() -> bool {
     unsafe { ratio() >= 1.0 }
 }
 
+/// Whether memory is at `maxmemory` and the server may evict nothing to make room:
+/// clients' writes that take memory are refused then, with OOM.
+#[must_use]
+pub fn memory_refuses(ctx: Ctx<'_>) -> bool {
+    memory_full() && setting(ctx, b"maxmemory-policy").as_deref() == Some(b"noeviction")
+}
+
 /// What a primary knows of its replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replicas {
