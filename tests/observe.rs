@@ -479,8 +479,9 @@ async fn a_queue_that_is_worked_off_without_a_push_is_seen_to_be_read() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
+        // Who asks for two seconds is a consumer.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         conn.run("HYGIENE.CONFIG SET observe yes").await;
-        // Long enough that a consumer counts as one, and that what waits is old.
         let mut read = 0;
         stays("no unread queue", Duration::from_secs(12), async || {
             let told = status(&mut conn).await;
