@@ -116,9 +116,11 @@ pub fn seen(db: i32, name: &[u8], class: Class, kind: KeyType) {
             learn(&mut known.bindings, db, name);
         }
         (Class::Queue, KeyType::List) => {
-            if learn(&mut known.queues, db, name) && known.fresh.len() < MOST_NAMES {
-                known.fresh.push((db, name.to_vec()));
-            }
+            let new = learn(&mut known.queues, db, name);
+            let room = known.fresh.len() < MOST_NAMES;
+            known
+                .fresh
+                .extend((new && room).then(|| (db, name.to_vec())));
         }
         (Class::Unacked, KeyType::Hash) => {
             learn(&mut known.unacked, db, name);
