@@ -8,7 +8,7 @@ use crate::celery::{Clock, Message, binding, extended, queue_key, result_key};
 use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
-use crate::server::{Setup, on_every_server, same, stays, wait_for};
+use crate::server::{Binary, Setup, on_every_server, same, stays, wait_for};
 
 const STATE: &str = "hygiene:state";
 /// The hash is written at most every 10 s.
@@ -423,40 +423,46 @@ const REFUSALS: [(&str, &str, &str); 3] = [
 #[tokio::test]
 async fn while_the_server_refuses_writes_no_beat_is_told_silent() {
     on_every_server(async |binary| {
-        for (refuse, allow, word) in REFUSALS {
-            let server = Setup::on(binary)
-                .setting("expected-tasks", "tick=1s")
-                .start()
-                .await;
-            let mut conn = server.connect().await;
-            for n in 0..3 {
-                publish(&mut conn, &marked("tick", n)).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            conn.run(refuse).await;
-            // Two intervals and 5 s, and some more.
-            stays("no silence", Duration::from_secs(11), async || {
-                let told = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
-                let first = &told.maps("faults")[0];
-                assert_eq!(first.text("code"), "writes_refused", "{told:?}");
-                assert!(first.text("detail").contains(word), "{first:?}");
-                same(told.text("verdict"), "unknown".to_owned())
-            })
-            .await;
-            let said = conn.text("HYGIENE.DOCTOR").await;
-            assert!(said.contains("this server refuses writes"), "{said}");
-            conn.run(allow).await;
-            // A beat that does not come back now is told as soon as any.
-            let began = std::time::Instant::now();
-            wait_for("silence", Duration::from_secs(20), async || {
-                let told = status(&mut conn).await;
-                same(told.text("verdict"), "beat_silent".to_owned())
-            })
-            .await;
-            assert!(began.elapsed() > Duration::from_secs(5), "{refuse}");
-        }
+        let [paused, full, alone] = REFUSALS.map(|refusal| refused(binary, refusal));
+        tokio::join!(paused, full, alone);
     })
     .await;
+}
+
+async fn refused(binary: &'static Binary, (refuse, allow, word): (&str, &str, &str)) {
+    let server = Setup::on(binary)
+        .setting("expected-tasks", "tick=1s")
+        .start()
+        .await;
+    let mut conn = server.connect().await;
+    for n in 0..3 {
+        publish(&mut conn, &marked("tick", n)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    conn.run(refuse).await;
+    // Two intervals and 5 s, and some more.
+    stays("no silence", Duration::from_secs(10), async || {
+        let told = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+        let faults = told.maps("faults");
+        let first = faults
+            .first()
+            .ok_or_else(|| format!("{refuse}: no fault"))?;
+        assert_eq!(first.text("code"), "writes_refused", "{told:?}");
+        assert!(first.text("detail").contains(word), "{first:?}");
+        same(told.text("verdict"), "unknown".to_owned())
+    })
+    .await;
+    let said = conn.text("HYGIENE.DOCTOR").await;
+    assert!(said.contains("this server refuses writes"), "{said}");
+    conn.run(allow).await;
+    // A beat that does not come back now is told as soon as any.
+    let began = std::time::Instant::now();
+    wait_for("silence", Duration::from_secs(20), async || {
+        let told = status(&mut conn).await;
+        same(told.text("verdict"), "beat_silent".to_owned())
+    })
+    .await;
+    assert!(began.elapsed() > Duration::from_secs(5), "{refuse}");
 }
 
 #[tokio::test]
