@@ -254,7 +254,7 @@ fn queue_read(
     queue: &Queue,
 ) -> (Option<bool>, Option<Finding>) {
     let crowd = evidence.workers.on(queue.db);
-    let all_idle = crowd.is_some_and(|c| all_idle(evidence, known, queue, c));
+    let all_idle = crowd.is_some_and(|c| all_idle(known, queue, c));
     let gone = no_worker(evidence, known);
     let still = stands_still(evidence, known, queue);
     if !gone && still.is_none() && is_read(known, queue, all_idle) {
@@ -351,10 +351,13 @@ fn queue_read(
 /// it and at the next not. Where it is known for how long the messages wait, those
 /// who were at rest a moment ago and got nothing since count as well; and what
 /// waits for less than such a pause says nothing.
-fn all_idle(evidence: &Evidence, known: &Known, queue: &Queue, crowd: Crowd) -> bool {
-    let heard = &evidence.heard;
-    let flow = known.movement(queue);
-    let waits = flow.map_or(heard.since_ms, |flow| flow.waiting_since_ms);
+fn all_idle(known: &Known, queue: &Queue, crowd: Crowd) -> bool {
+    // Where nothing moved at all it waits since that would have shown.
+    let waits = known.movement(queue).and_then(|flow| {
+        let nothing_moved = flow.last_in_ms.max(flow.last_out_ms).is_none();
+        flow.waiting_since_ms
+            .or(Some(flow.since_ms).filter(|_| nothing_moved))
+    });
     let popped = known.popped(Some(queue.db));
     let idle = match waits {
         None => crowd.blocked,

@@ -108,6 +108,12 @@ impl Envelope<'_> {
         }
     }
 
+    /// Whether it was tried before, or delivered and put back.
+    #[must_use]
+    pub fn is_again(&self) -> bool {
+        self.retries.is_some_and(|n| n > 0) || self.redelivered
+    }
+
     /// Unix ms of publishing, known only for a task sent with `expires`.
     ///
     /// Celery 5.2.7 and later write both the moment and the span

@@ -1,8 +1,8 @@
 //! Which lines are of one beat, and who of a slow one is not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::traffic::Voice;
+use super::super::traffic::{Line, Voice, is_steady};
 use super::pace::keeps;
 use super::{Kept, twice};
 
@@ -105,6 +105,72 @@ pub fn groups(lines: Vec<Kept<'_>>) -> Vec<Vec<Kept<'_>>> {
         groups.entry(root(&of, at)).or_default().push(kept);
     }
     groups.into_values().collect()
+}
+
+/// Puts a beat that ended together with the one that began instead of it, with
+/// another schedule or in another database: no line and no origin ties them.
+///
+/// One that began wholly after the other's end took its place, if as much is known
+/// of it: it is marked where that was. In another database it must send all that
+/// the other did, for a broker that moved takes its tasks along, and of two brokers
+/// on one server each has a beat of its own.
+pub fn succeeded(groups: Vec<Vec<Kept<'_>>>) -> Vec<Vec<Kept<'_>>> {
+    let mut rest: Vec<Life<'_>> = groups.into_iter().map(Life::new).collect();
+    rest.sort_by_key(|life| life.last_ms);
+    let mut rest = VecDeque::from(rest);
+    let mut beats = Vec::new();
+    while let Some(mut ended) = rest.pop_front() {
+        let later = rest.iter_mut().filter(|later| later.took_over(&ended));
+        match later.min_by_key(|later| later.first_ms) {
+            Some(later) => {
+                for kept in &mut ended.lines {
+                    kept.succeeded_ms.get_or_insert(later.first_ms);
+                }
+                later.lines.append(&mut ended.lines);
+            }
+            None => beats.push(ended.lines),
+        }
+    }
+    beats
+}
+
+/// The lines of one beat, when it began, and when it was heard last.
+struct Life<'a> {
+    lines: Vec<Kept<'a>>,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl<'a> Life<'a> {
+    fn new(lines: Vec<Kept<'a>>) -> Self {
+        Self {
+            first_ms: lines.iter().map(|k| k.first_ms).min().unwrap_or(0),
+            last_ms: lines.iter().map(|k| k.last_ms).max().unwrap_or(0),
+            lines,
+        }
+    }
+
+    /// Whether this one began instead of that, which ended.
+    fn took_over(&self, ended: &Self) -> bool {
+        if self.first_ms <= ended.last_ms {
+            return false;
+        }
+        // Not what it took over itself.
+        let own = || self.lines.iter().filter(|k| k.succeeded_ms.is_none());
+        let is_marked = |kept: &Kept<'_>| kept.voices.iter().any(|v| v.marked);
+        let is_steady = |kept: &Kept<'_>| {
+            let mut voices = kept.voices.iter();
+            voices.any(|v| v.rhythm.as_ref().is_some_and(is_steady))
+        };
+        let mark = ended.lines.iter().any(is_marked);
+        let known = own().any(|k| is_marked(k) || (!mark && is_steady(k)));
+        let here = |kept: &Kept<'_>| own().any(|k| k.line.db == kept.line.db);
+        let goes_on = |kept: &Kept<'_>| {
+            let like = |line: &Line| line.task == kept.line.task && line.entry == kept.line.entry;
+            own().any(|k| like(k.line))
+        };
+        known && (ended.lines.iter().all(here) || ended.lines.iter().all(goes_on))
+    }
 }
 
 fn root(of: &[usize], mut at: usize) -> usize {

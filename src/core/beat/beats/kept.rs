@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::assessment::Source;
-use super::super::traffic::{Line, Rhythm, Voice, is_steady};
+use super::super::traffic::{Line, Rhythm, Voice, bit, is_steady, minute_of};
 use super::pace::{ENOUGH_MARKED_GAPS, Pace, is_crowded, keeps, paced, strays};
 use super::senders::Senders;
 
@@ -15,6 +15,12 @@ const SHORT_MS: i64 = 5_000;
 
 /// A crontab that was known for this long has shown its weekends.
 const WEEK_MS: i64 = 8 * 86_400_000;
+
+/// The minutes of a crontab are known once they came round, and once more.
+const MINUTES_KNOWN_MS: i64 = 2 * HOUR_MS;
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 3_600_000;
 
 /// RedBeat notes an entry's run just before it sends the message, by its own clock.
 const RUN_MS: u64 = 1_000;
@@ -42,6 +48,8 @@ pub struct Kept<'a> {
     /// Others send the same without a rhythm, so that whoever comes new is more
     /// likely one of them.
     pub(super) crowded: bool,
+    /// When another beat began instead of the one that sent this.
+    pub(super) succeeded_ms: Option<i64>,
     /// Its beat went on without it.
     pub left: bool,
     /// It should have come by now.
@@ -113,6 +121,7 @@ impl<'a> Kept<'a> {
             pause_ms: expected_ms,
             longest_ms: expected_ms,
             counted: expected_ms.is_some(),
+            succeeded_ms: None,
             left: false,
             is_due: false,
             crowded,
@@ -162,13 +171,11 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// The longest usual pause of a crontab. Its hours and days can only begin
-    /// where an hour does, which is on the half hour in all zones but three of
-    /// few people; so a minute missed elsewhere is missed whatever the hours
-    /// are. One missed there says nothing until a week was seen.
+    /// The longest usual pause of a crontab. Its hours and days end where an hour
+    /// does, which is on the half hour in all zones but three of few people; so a
+    /// minute missed before the next half hour is missed whatever the hours are. Of
+    /// one that lies behind it nothing is known until a week was seen.
     fn clock_pause(&self, rhythm: Rhythm) -> Option<i64> {
-        const MINUTE_MS: i64 = 60_000;
-        const HOUR_MS: i64 = 3_600_000;
         let known_for = self.last_ms.saturating_sub(self.first_ms);
         let within_hour = self
             .voices
@@ -178,14 +185,34 @@ impl<'a> Kept<'a> {
             .filter(|gap| *gap < HOUR_MS - MINUTE_MS)
             .max();
         let usual = within_hour.unwrap_or(0).max(rhythm.interval_ms);
-        // Minutes are known once they came round; "every minute" is plain.
-        let minutes_known = known_for >= 2 * HOUR_MS || usual < 2 * MINUTE_MS - MINUTE_MS / 4;
-        let missed = self.last_ms.saturating_add(rhythm.interval_ms);
-        let missed = missed.saturating_add(MINUTE_MS / 2) / MINUTE_MS * MINUTE_MS;
-        if minutes_known && usual < HOUR_MS && missed % (HOUR_MS / 2) != 0 {
+        let last = minute_of(self.last_ms);
+        let missed = if known_for >= MINUTES_KNOWN_MS {
+            let minutes = self.minutes();
+            (last + 1..=last + 60).find(|minute| minutes & bit(*minute) != 0)
+        } else {
+            // Before they came round, only "every minute" is plain.
+            (usual < 2 * MINUTE_MS - MINUTE_MS / 4).then_some(last + 1)
+        };
+        let same_half_hour = |minute: i64| minute.div_euclid(30) == last.div_euclid(30);
+        if usual < HOUR_MS && missed.is_some_and(same_half_hour) {
             return Some(usual);
         }
         self.longest_ms.filter(|_| known_for >= WEEK_MS)
+    }
+
+    /// The minutes of the hour at which it is due: those of the newest voice, and
+    /// of one that is young also those before it, unless it let them pass.
+    fn minutes(&self) -> u64 {
+        let Some(newest) = self.voices.iter().max_by_key(|v| v.last_ms) else {
+            return 0;
+        };
+        if newest.last_ms.saturating_sub(newest.first_ms) >= MINUTES_KNOWN_MS {
+            return newest.minutes;
+        }
+        let before = self.voices.iter().fold(0, |all, v| all | v.minutes);
+        let lived = minute_of(newest.first_ms)..=minute_of(newest.last_ms);
+        let passed = lived.fold(0, |all, minute| all | bit(minute));
+        newest.minutes | (before & !passed)
     }
 
     /// Whether the newest message of one of its voices is what RedBeat noted as

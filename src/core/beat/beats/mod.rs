@@ -4,7 +4,8 @@
 //! Stock beat says nothing of itself, so what it sends is told by what is known
 //! of it: beat's mark, a name in `hygiene.expected-tasks`, or the rhythm, which
 //! is never proof. Lines that share an origin are one beat's; so are a line and
-//! its like that began in another queue when it ended.
+//! its like that began in another queue when it ended, and all of a beat and all of
+//! the one that began instead of it.
 
 mod groups;
 mod kept;
@@ -61,7 +62,7 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
     });
     let kept = groups::led(kept.collect());
     let ticked = evidence.heard.ticks.iter().map(|tick| tick.last_ms).max();
-    groups::groups(kept)
+    groups::succeeded(groups::groups(kept))
         .into_iter()
         .map(|lines| Beat::new(lines, ticked, since_ms, now_ms))
         .collect()
@@ -82,6 +83,7 @@ impl<'a> Beat<'a> {
             let since_last = now_ms.saturating_sub(kept.last_ms);
             let usual = kept.pause_ms.or(kept.longest_ms);
             kept.is_due = usual.is_some_and(|usual| since_last > once(usual));
+            let quiet = quiet.max(kept.succeeded_ms.map_or(0, |at| now_ms.saturating_sub(at)));
             kept.left = kept.line.left || kept.pause_ms.is_some_and(|pause| quiet > twice(pause));
         }
         lines.sort_by(|a, b| {

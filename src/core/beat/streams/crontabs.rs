@@ -91,3 +91,93 @@ fn a_crontabs_dead_beat_is_told_by_the_minute_it_misses_or_by_its_longest_pause(
         (told - last) / H
     );
 }
+
+/// Whether a minute since Monday is due by a crontab in a zone so many minutes
+/// ahead of UTC.
+fn is_due(
+    minutes: &[i64],
+    hours: std::ops::Range<i64>,
+    days: i64,
+    zone: i64,
+) -> impl Fn(i64) -> bool {
+    move |minute| {
+        let local = (minute + zone).rem_euclid(7 * 24 * 60);
+        local / (24 * 60) < days
+            && hours.contains(&(local / 60 % 24))
+            && minutes.contains(&(local % 60))
+    }
+}
+
+#[test]
+fn no_crontab_of_some_hours_is_told_silent_when_its_hours_are_over() {
+    let shifted: Vec<i64> = (0..4).map(|n| 5 + 15 * n).collect();
+    let dense: Vec<i64> = (5..=25).collect();
+    let each_third: Vec<i64> = (0..20).map(|n| 3 * n + 1).collect();
+    let minutes: [&[i64]; 9] = [
+        &[0, 20],
+        &[5, 35],
+        &[10, 30, 50],
+        &[7, 8, 9],
+        &[50, 55],
+        &[0, 3, 6, 40],
+        &shifted,
+        &dense,
+        &each_third,
+    ];
+    for minutes in minutes {
+        for (hours, days) in [(9..18, 5), (22..23, 7)] {
+            for zone in [0, 330] {
+                let due = is_due(minutes, hours.clone(), days, zone);
+                let what = format!("{minutes:?} in {hours:?} of {days} days, zone {zone}");
+                let stream = crontab("purge", "gen7@beat", MONDAY, MONDAY + 10 * DAY, due);
+                let mut server = Server::new(vec![marked(stream)]);
+                // What comes each minute is taken for "every minute" on the first day.
+                server.until(MONDAY + 47 * H);
+                while server.now < MONDAY + 9 * DAY {
+                    let next = server.now + 17 * MIN;
+                    server.until(next);
+                    let (state, _) = server.beat();
+                    assert_ne!(
+                        state,
+                        State::Silent,
+                        "{what}, {} min after Monday",
+                        (server.now - MONDAY) / MIN
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crontab_that_is_thinned_out_is_not_told_silent_when_its_hours_are_over() {
+    for restart in [false, true] {
+        let changed = MONDAY + 2 * DAY + 14 * H;
+        let often: Vec<i64> = (0..12).map(|n| 5 * n).collect();
+        let seldom = [0, 15, 30, 45];
+        let origin = if restart { "gen8@beat" } else { "gen7@beat" };
+        let before = crontab(
+            "purge",
+            "gen7@beat",
+            MONDAY,
+            changed,
+            is_due(&often, 9..18, 5, 0),
+        );
+        let after = crontab(
+            "purge",
+            origin,
+            changed,
+            MONDAY + 5 * DAY,
+            is_due(&seldom, 9..18, 5, 0),
+        );
+        let mut server = Server::new(vec![marked(before), marked(after)]);
+        server.until(changed + 20 * MIN);
+        let states = server.states(MONDAY + 4 * DAY + 9 * H, 5 * MIN);
+        if restart {
+            assert!(!states.contains(&State::Silent), "{states:?}");
+        }
+        server.until(MONDAY + 4 * DAY + 9 * H);
+        let states = server.states(MONDAY + 5 * DAY, 5 * MIN);
+        assert!(!states.contains(&State::Silent), "{restart}: {states:?}");
+    }
+}

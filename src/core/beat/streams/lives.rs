@@ -275,3 +275,91 @@ fn a_beat_that_keeps_dying_is_flapping_until_it_lives() {
         assert_eq!(server.states(settled + 50 * MIN, 9 * S), [State::Alive]);
     }
 }
+
+/// The same in another database.
+fn in_db(server: &mut Server, db: u32, pushes: Vec<Push>) {
+    for push in pushes {
+        let id = format!("id-{db}-{}", push.at);
+        let message = Envelope {
+            task: Some(push.task.as_str().into()),
+            id: Some(id.as_str().into()),
+            origin: Some(push.origin.as_str().into()),
+            beat: push.marked,
+            ..Envelope::default()
+        };
+        server
+            .traffic
+            .pushed(push.at, db, b"celery", Some(&message));
+        server.now = push.at;
+    }
+}
+
+#[test]
+fn a_beat_that_comes_back_with_other_tasks_is_not_told_dead_for_the_old_ones() {
+    for mark in [false, true] {
+        let turn = T0 + H;
+        let mut old = even("app.purge", "gen7@beat-a", T0, turn, MIN);
+        let mut new = even("app.clean", "gen7@beat-b", turn + 40 * S, turn + 2 * H, MIN);
+        if mark {
+            (old, new) = (marked(old), marked(new));
+        }
+        let mut server = Server::new(vec![old, new]);
+        // Without a mark it takes some messages until the new one shows as a beat.
+        server.until(turn + if mark { 40 * S } else { 7 * MIN });
+        let states = server.states(turn + 2 * H, 5 * S);
+        let fine = states
+            .iter()
+            .all(|s| matches!(s, State::Alive | State::Late));
+        assert!(fine, "marked {mark}: {states:?}");
+        let told = server.told();
+        assert_eq!(told.publisher.origins, ["gen7@beat-b"], "marked {mark}");
+        let dropped = told.findings.iter().find(|f| f.code == Code::TaskOverdue);
+        assert!(dropped.is_some_and(|f| f.detail.contains("app.purge")));
+        // Nor does that hide the death of the new one.
+        assert!(server.first(State::Silent, turn + 3 * H, 5 * S).is_some());
+    }
+}
+
+#[test]
+fn only_who_is_known_as_well_takes_the_place_of_a_beat() {
+    let turn = T0 + H;
+    let old = marked(even("app.purge", "gen7@beat", T0, turn, MIN));
+    // Another's rhythm, begun after the death, is no beat's mark.
+    let other = even("app.poll", "gen9@web", turn + 40 * S, turn + 2 * H, 10 * S);
+    let mut server = Server::new(vec![old.clone(), other]);
+    server.until(turn + H);
+    assert_eq!(server.told().verdict, Verdict::BeatSilent);
+    // A beat that ran beside it all the time goes on with its own.
+    let beside = marked(even(
+        "app.other",
+        "gen8@beat",
+        T0 + 7 * S,
+        turn + 2 * H,
+        MIN,
+    ));
+    let mut server = Server::new(vec![old, beside]);
+    server.until(turn + H);
+    assert_eq!(server.told().verdict, Verdict::BeatSilent);
+}
+
+#[test]
+fn a_broker_that_moves_to_another_database_leaves_no_dead_beat_behind() {
+    let turn = T0 + H;
+    let old = || marked(even("app.purge", "gen7@beat-a", T0, turn, MIN));
+    let mut server = Server::new(vec![old()]);
+    server.until(turn + 10 * S);
+    let new = even("app.purge", "gen7@beat-b", turn + 40 * S, turn + H, MIN);
+    in_db(&mut server, 3, marked(new));
+    assert_eq!(
+        server.told().verdict,
+        Verdict::Healthy,
+        "{}",
+        server.told().reason
+    );
+    // What another project sends in its own is no sign of this one's.
+    let mut server = Server::new(vec![old()]);
+    server.until(turn + 10 * S);
+    let other = even("shop.tick", "gen7@beat-c", turn + 40 * S, turn + H, MIN);
+    in_db(&mut server, 3, marked(other));
+    assert_eq!(server.told().verdict, Verdict::BeatSilent);
+}

@@ -6,6 +6,7 @@ fn flow(since_in: i64, since_out: Option<i64>, waits: Option<i64>) -> Movement {
     Movement {
         db: 0,
         queue: b"celery".to_vec(),
+        since_ms: NOW - 10 * H,
         per_minute: Some((12, 3)),
         last_in_ms: Some(NOW - since_in),
         last_out_ms: since_out.map(|ago| NOW - ago),

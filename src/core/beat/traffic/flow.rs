@@ -15,6 +15,8 @@ pub struct Flow {
     popped: [u32; BUCKETS],
     /// Number of the newest bucket.
     bucket: i64,
+    /// Since when all that moves is told: the first event, or before.
+    pub since_ms: Option<i64>,
     pub last_in_ms: Option<i64>,
     pub last_out_ms: Option<i64>,
     /// The first push that no pop followed.
@@ -25,6 +27,7 @@ impl Flow {
     pub fn pushed(&mut self, at_ms: i64) {
         self.turn(at_ms);
         count(self.pushed.last_mut());
+        self.since_ms.get_or_insert(at_ms);
         self.last_in_ms = Some(at_ms);
         self.waiting_since_ms.get_or_insert(at_ms);
     }
@@ -32,6 +35,7 @@ impl Flow {
     pub fn popped(&mut self, at_ms: i64) {
         self.turn(at_ms);
         count(self.popped.last_mut());
+        self.since_ms.get_or_insert(at_ms);
         self.last_out_ms = Some(at_ms);
         self.waiting_since_ms = None;
     }
@@ -67,14 +71,15 @@ impl Flow {
     /// watching began; `None` where that is too young.
     pub fn per_minute(&self, since_ms: i64, now_ms: i64) -> Option<(u64, u64)> {
         let newest = now_ms.div_euclid(BUCKET_MS);
-        let oldest = newest - (BUCKETS as i64 - 1);
-        let span = now_ms.saturating_sub(since_ms.max(oldest * BUCKET_MS));
+        let oldest = newest.saturating_sub(BUCKETS as i64 - 1);
+        let span = now_ms.saturating_sub(since_ms.max(oldest.saturating_mul(BUCKET_MS)));
         if span < YOUNG_MS {
             return None;
         }
         let sum = |counts: &[u32; BUCKETS]| {
             let all = counts.iter().rev().zip(0_i64..);
-            let within = all.filter(|(_, age)| (oldest..=newest).contains(&(self.bucket - age)));
+            let within = all
+                .filter(|(_, age)| (oldest..=newest).contains(&self.bucket.saturating_sub(*age)));
             within.map(|(n, _)| u64::from(*n)).sum::<u64>()
         };
         let rate = |n: u64| {

@@ -60,6 +60,9 @@ pub struct Voice {
     pub times_ms: Vec<i64>,
     /// What they show; `None` before there is a gap.
     pub rhythm: Option<Rhythm>,
+    /// Minutes of the hour (UTC) at which it came lately, bit 0 for the full hour;
+    /// only moments at which a minute began count.
+    pub minutes: u64,
 }
 
 /// The end of a run.
@@ -80,6 +83,8 @@ pub struct Movement {
     pub db: u32,
     /// The queue's first list.
     pub queue: Vec<u8>,
+    /// Since when pops of it are told, too (Unix ms).
+    pub since_ms: i64,
     /// Messages in and out per minute; `None` while the watch is young.
     pub per_minute: Option<(u64, u64)>,
     /// The newest push (Unix ms) since watching began.

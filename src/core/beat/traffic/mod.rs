@@ -17,6 +17,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 pub use heard::{End, Heard, Line, Movement, Tick, Voice};
 pub use rhythm::Rhythm;
+pub(super) use rhythm::{bit, minute_of};
 pub(super) use series::is_steady;
 pub use state::Changes;
 
@@ -104,7 +105,8 @@ impl Traffic {
     /// not kombu's); it counts for the rate only.
     ///
     /// A publish is what nobody published before: no retry, nothing delivered
-    /// again, no id already seen, and no child of another task.
+    /// again, no id already seen unless with another delivery tag, and no child of
+    /// another task.
     pub fn pushed(&mut self, at_ms: i64, db: u32, queue: &[u8], message: Option<&Envelope<'_>>) {
         self.watched(at_ms);
         if let Some(flow) = self.flow(db, queue) {
@@ -122,8 +124,7 @@ impl Traffic {
         if origin == ORIGIN {
             return;
         }
-        let again = message.retries.is_some_and(|n| n > 0) || message.redelivered;
-        if again
+        if message.is_again()
             || message.parent_id.is_some()
             || queue.len() > LONGEST_NAME
             || ![task, entry.unwrap_or_default(), origin]
@@ -132,11 +133,18 @@ impl Traffic {
         {
             return;
         }
+        let key = self.hasher.hash_one((db, queue, &**task, entry));
+        let tag = message.delivery_tag.as_deref();
+        let again = tag.map(|tag| self.hasher.hash_one((&**id, tag)));
         let id = self.hasher.hash_one(id.as_bytes());
         if self.ids.get(id).is_some() {
-            return;
+            // A schedule may give all messages of an entry one id; each has a tag of
+            // its own, which one that is moved keeps.
+            let Some(again) = again.filter(|again| self.ids.get(*again).is_none()) else {
+                return;
+            };
+            self.ids.put(again, key);
         }
-        let key = self.hasher.hash_one((db, queue, &**task, entry));
         self.ids.put(id, key);
         if !self.series.contains_key(&key) {
             self.make_room();
@@ -172,25 +180,40 @@ impl Traffic {
         self.ids.get(self.hasher.hash_one(id)).is_some()
     }
 
-    /// A stored result in a final state; `name` where the result carries it
-    /// (`result_extended`).
+    /// Whether any task is known that a result could be of.
+    #[must_use]
+    pub fn knows_tasks(&self) -> bool {
+        !self.named.is_empty()
+    }
+
+    /// A stored result in a final state; `named` where the result carries its task's
+    /// name (`result_extended`): the name and when that says it was done, Unix ms. That
+    /// counts where the publish was not seen, for old results may be restored.
     pub fn finished(
         &mut self,
         at_ms: i64,
         id: &[u8],
-        name: Option<&str>,
+        named: Option<(&str, i64)>,
         status: &str,
         exc_type: Option<&str>,
     ) {
         self.watched(at_ms);
         let published = self.ids.get(self.hasher.hash_one(id));
-        let named = || self.named.get(&self.hasher.hash_one(name?)).copied();
-        let Some(series) = published
-            .or_else(named)
-            .and_then(|key| self.series.get_mut(&key))
-        else {
+        let published = published.map(|key| (key, at_ms));
+        let named = || {
+            let (name, done_ms) = named?;
+            let key = self.named.get(&self.hasher.hash_one(name))?;
+            Some((*key, done_ms.min(at_ms)))
+        };
+        let Some((key, at_ms)) = published.or_else(named) else {
             return;
         };
+        let Some(series) = self.series.get_mut(&key) else {
+            return;
+        };
+        if series.end.as_ref().is_some_and(|end| end.at_ms > at_ms) {
+            return;
+        }
         series.last_ms = series.last_ms.max(at_ms);
         series.end = Some(End {
             at_ms,
@@ -243,13 +266,41 @@ impl Traffic {
     /// Watching begins, or begins again after a break: the time in between is
     /// neither silence nor health.
     pub fn resumed(&mut self, at_ms: i64) {
+        self.move_anew(at_ms);
+        self.unheard(at_ms);
+    }
+
+    /// What moved in queues counts from now on.
+    fn move_anew(&mut self, at_ms: i64) {
+        for (.., flow) in self.queues.values_mut() {
+            *flow = Flow::default();
+            flow.since_ms = Some(at_ms);
+        }
+    }
+
+    /// Up to this moment nobody could publish: as if nobody had watched.
+    pub fn unheard(&mut self, at_ms: i64) {
         let away = self
             .newest_ms
             .map_or(0, |newest| at_ms.saturating_sub(newest));
         self.unwatched_ms = self.unwatched_ms.saturating_add(away.max(0));
         self.since_ms = Some(at_ms);
-        self.queues.clear();
         self.watched(at_ms);
+    }
+
+    /// From now on pops of this queue are told, too: it is known to be one before
+    /// anything was pushed to it.
+    pub fn adopted(&mut self, at_ms: i64, db: u32, queue: &[u8]) {
+        self.watched(at_ms);
+        if let Some(flow) = self.flow(db, queue) {
+            flow.since_ms.get_or_insert(at_ms);
+        }
+    }
+
+    /// The queues that messages were heard in.
+    pub fn heard_queues(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let all = self.series.values();
+        all.map(|series| (series.id.db, &*series.id.queue))
     }
 
     /// What was learnt, up to now.
@@ -278,6 +329,7 @@ impl Traffic {
         let flows = flows.map(|(db, queue, flow)| Movement {
             db: *db,
             queue: queue.to_vec(),
+            since_ms: flow.since_ms.unwrap_or(since_ms).max(since_ms),
             per_minute: flow.per_minute(since_ms, now_ms),
             last_in_ms: flow.last_in_ms,
             last_out_ms: flow.last_out_ms,
@@ -315,7 +367,7 @@ impl Traffic {
         let by_ms = newest.saturating_sub(at_ms);
         self.newest_ms = Some(at_ms);
         self.since_ms = self.since_ms.map(|since| since.saturating_sub(by_ms));
-        self.queues.clear();
+        self.move_anew(at_ms);
         for series in self.series.values_mut() {
             series.last_ms = series.last_ms.saturating_sub(by_ms);
             series.stored.at_ms = series.stored.at_ms.saturating_sub(by_ms);
@@ -410,6 +462,7 @@ fn told(voice: &series::Voice, senders: &Senders) -> Voice {
         marked: voice.marked,
         times_ms: voice.times.iter().map(|(at, _)| at).collect(),
         rhythm: voice.rhythm(),
+        minutes: voice.times.minutes(),
     }
 }
 

@@ -24,6 +24,10 @@ const MINUTE_MS: i64 = 60_000;
 /// that the pauses of a monthly schedule's neighbours are not.
 const PAUSE_LIFE_MS: i64 = 35 * 86_400_000;
 
+/// A beat that is busy is late now and then: so many in a hundred moments of a
+/// crontab's lie where a minute begins. Of random ones about 7 do.
+const ON_THE_CLOCK_PERCENT: usize = 75;
+
 /// What the moments show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rhythm {
@@ -37,9 +41,39 @@ pub struct Rhythm {
     pub alike: u32,
     /// All but a few gaps are about the usual one.
     pub even: bool,
-    /// All moments lie where a minute begins: a crontab's, whose pauses can be
-    /// far longer than its usual gap.
+    /// Nearly all moments lie where a minute begins: a crontab's, whose pauses can
+    /// be far longer than its usual gap.
     pub clock: bool,
+}
+
+/// Minutes of the hour at which something came, those of today and of the day
+/// before that had any: what was taken out of a schedule is soon forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Minutes {
+    day: i64,
+    today: u64,
+    before: u64,
+}
+
+impl Minutes {
+    fn note(&mut self, at_ms: i64) {
+        let minute = minute_of(at_ms);
+        let day = minute.div_euclid(24 * 60);
+        if day != self.day {
+            (self.day, self.before, self.today) = (day, self.today, 0);
+        }
+        self.today |= bit(minute);
+    }
+}
+
+/// The minute that begins about now, counted from the epoch.
+pub const fn minute_of(at_ms: i64) -> i64 {
+    at_ms.saturating_add(CLOCK_EARLY_MS).div_euclid(MINUTE_MS)
+}
+
+/// The bit of a minute in a set of minutes of the hour.
+pub const fn bit(minute: i64) -> u64 {
+    1 << minute.rem_euclid(60)
 }
 
 /// The newest moments, Unix ms, oldest first.
@@ -53,6 +87,7 @@ pub struct Times {
     cut: u16,
     longest_ms: i64,
     longest_at_ms: i64,
+    minutes: Minutes,
 }
 
 impl Times {
@@ -71,6 +106,9 @@ impl Times {
             } else if gap >= self.longest_ms - self.longest_ms / 20 {
                 self.longest_at_ms = at_ms;
             }
+        }
+        if on_the_clock(at_ms) {
+            self.minutes.note(at_ms);
         }
         self.at.rotate_left(1);
         if let Some(newest) = self.at.last_mut() {
@@ -98,6 +136,16 @@ impl Times {
         (self.longest_ms, self.longest_at_ms)
     }
 
+    /// Minutes of the hour (UTC) at which something came lately, as bits.
+    pub const fn minutes(&self) -> u64 {
+        self.minutes.today | self.minutes.before
+    }
+
+    /// Puts stored minutes back.
+    pub const fn restore_minutes(&mut self, minutes: u64) {
+        self.minutes.today |= minutes;
+    }
+
     /// Puts a stored longest gap back, unless a longer one came since.
     pub fn restore_longest(&mut self, gap_ms: i64, at_ms: i64) {
         if gap_ms > self.longest_ms {
@@ -119,9 +167,9 @@ impl Times {
         let mut gaps = [0_i64; KEPT];
         let mut n = 0;
         let mut before = None;
-        let mut clock = true;
+        let mut punctual = 0;
         for (at, cut) in self.iter() {
-            clock &= on_the_clock(at);
+            punctual += usize::from(on_the_clock(at));
             if let Some(before) = before.filter(|_| !cut)
                 && let Some(slot) = gaps.get_mut(n)
             {
@@ -144,6 +192,7 @@ impl Times {
             alike().map(|gap| gap - median).sum::<i64>() / i64::try_from(hits).unwrap_or(1).max(1)
         };
         let longest = gaps.last().copied().unwrap_or(median);
+        let clock = punctual * 100 >= self.len * ON_THE_CLOCK_PERCENT;
         Some(Rhythm {
             interval_ms: if even {
                 median.saturating_add(mean())
@@ -217,6 +266,22 @@ mod tests {
         assert_eq!(found.longest_ms, 82_800_000);
         assert!(!of((0..7).map(|n| T0 + 20_000 + n * 60_000)).clock);
         assert!(!of((0..7).map(|n| T0 + n * 1_000)).clock);
+    }
+
+    #[test]
+    fn a_crontab_is_known_through_a_busy_moment_and_by_its_minutes() {
+        let late = |n: i64| if n % 5 == 3 { 8_000 } else { 30 };
+        let mut times = Times::default();
+        for n in 0..9 {
+            times.push(T0 + n * 900_000 + late(n), false);
+        }
+        assert!(times.rhythm().unwrap().clock, "{times:?}");
+        assert_eq!(times.minutes(), 1 | 1 << 15 | 1 << 30 | 1 << 45);
+        // Two days on, what is not sent any more is forgotten.
+        for hour in 48..100 {
+            times.push(T0 + hour * 3_600_000 - 300, false);
+        }
+        assert_eq!(times.minutes(), 1);
     }
 
     #[test]

@@ -257,6 +257,9 @@ fn origin(voice: &Voice) -> Value {
         // For the reader; what is read back is learnt from the times again.
         put(&mut told, "interval_ms", json!(rhythm.interval_ms));
     }
+    if voice.times.minutes() != 0 {
+        put(&mut told, "minutes", json!(voice.times.minutes()));
+    }
     let (longest, at) = voice.times.longest();
     if longest > 0 {
         put(&mut told, "longest_gap_ms", json!(longest));
@@ -352,6 +355,9 @@ fn read_voice(value: &Value) -> Option<Voice> {
         let at = moment(Some(time)).filter(|at| (before..=voice.last_ms).contains(at))?;
         voice.times.push(at, cut);
         (cut, before) = (false, at);
+    }
+    if let Some(minutes) = value.get("minutes").and_then(Value::as_u64) {
+        voice.times.restore_minutes(minutes);
     }
     let longest = moment(value.get("longest_gap_ms"));
     if let Some((gap, at)) = longest.zip(moment(value.get("longest_gap_at_ms"))) {

@@ -212,6 +212,33 @@ fn only_a_first_publish_counts() {
 }
 
 #[test]
+fn a_schedule_that_gives_all_messages_one_id_is_heard_and_a_message_that_is_moved_is_not() {
+    let mut traffic = Traffic::default();
+    let tagged = |tag: &'static str| Envelope {
+        delivery_tag: Some(tag.into()),
+        ..message("fixed", "purge", "gen7@beat")
+    };
+    push(&mut traffic, T0, &message("fixed", "purge", "gen7@beat"));
+    for (n, tag) in (1..).zip(["b", "c", "d", "e", "f", "g"]) {
+        push(&mut traffic, T0 + n * 60 * S, &tagged(tag));
+        push(&mut traffic, T0 + n * 60 * S + 30 * S, &tagged(tag));
+    }
+    assert_eq!(count(&traffic), 7);
+    let heard = traffic.heard(T0 + 400 * S);
+    let rhythm = heard.lines[0].voices[0].rhythm.unwrap();
+    assert!(
+        is_steady(&rhythm) && rhythm.interval_ms == 60 * S,
+        "{rhythm:?}"
+    );
+    let again = Envelope {
+        redelivered: true,
+        ..tagged("h")
+    };
+    push(&mut traffic, T0 + 500 * S, &again);
+    assert_eq!(count(&traffic), 7);
+}
+
+#[test]
 fn messages_are_told_apart_by_database_queue_task_entry_and_origin() {
     let mut traffic = Traffic::default();
     let of = |id, task, origin, entry: Option<&'static str>| Envelope {
@@ -245,7 +272,7 @@ fn an_end_is_known_by_the_id_of_the_publish_or_by_the_tasks_name() {
     push(&mut traffic, T0, &message("a", "purge", "gen7@beat"));
     let end = |traffic: &Traffic| traffic.heard(T0).lines[0].end.clone();
     traffic.finished(T0 + S, b"other", None, "SUCCESS", None);
-    traffic.finished(T0 + S, b"other", Some("unknown"), "SUCCESS", None);
+    traffic.finished(T0 + S, b"other", Some(("unknown", T0)), "SUCCESS", None);
     assert_eq!(end(&traffic), None);
     traffic.finished(T0 + S, b"a", None, "FAILURE", Some("KeyError"));
     let failed = End {
@@ -254,15 +281,26 @@ fn an_end_is_known_by_the_id_of_the_publish_or_by_the_tasks_name() {
         exc_type: Some("KeyError".into()),
     };
     assert_eq!(end(&traffic), Some(failed));
-    traffic.finished(T0 + 2 * S, b"other", Some("purge"), "SUCCESS", None);
+    let of = |at_ms| Some(("purge", at_ms));
+    // One of long ago that is restored is no news.
+    traffic.finished(T0 + 2 * S, b"other", of(T0), "SUCCESS", None);
+    assert_eq!(end(&traffic).unwrap().status, "FAILURE");
+    traffic.finished(T0 + 3 * S, b"other", of(T0 + 2 * S), "SUCCESS", None);
     assert_eq!(end(&traffic).unwrap().status, "SUCCESS");
+    assert_eq!(end(&traffic).unwrap().at_ms, T0 + 2 * S);
 }
 
 #[test]
 fn what_was_learnt_comes_back_and_the_break_is_no_gap() {
     let mut traffic = Traffic::default();
     minutely(&mut traffic, T0, 12);
-    traffic.finished(T0 + 700 * S, b"x", Some("purge"), "SUCCESS", None);
+    traffic.finished(
+        T0 + 700 * S,
+        b"x",
+        Some(("purge", T0 + 700 * S)),
+        "SUCCESS",
+        None,
+    );
     traffic.redbeat_ticked(T0 + 700 * S, 3, b"redbeat::lock\xff", 25 * S);
     let hash = written(&mut traffic);
     assert_eq!(hash.len(), 2);
@@ -497,7 +535,8 @@ fn the_extremes_are_survived() {
         );
         traffic.popped(at, u32::MAX, b"");
         traffic.redbeat_ticked(at, 0, b"l", i64::MAX);
-        traffic.finished(at, b"", Some("purge"), &"x".repeat(9_999), Some("\n"));
+        let long = "x".repeat(9_999);
+        traffic.finished(at, b"", Some(("purge", at)), &long, Some("\n"));
         traffic.resumed(at);
         let _ = traffic.heard(at);
         let _ = traffic.heard(0);
