@@ -396,6 +396,123 @@ async fn a_message_that_waits_for_its_eta_is_not_stuck() {
     .await;
 }
 
+/// What is broken, how it is loaded, and a command that must be told for it.
+type Broken = (&'static str, fn(Clock) -> Vec<Cmd>, &'static [&'static str]);
+
+const BROKEN: &[Broken] = &[
+    (
+        "nothing",
+        |_| Vec::new(),
+        &["HYGIENE.CONFIG SET expected-tasks"],
+    ),
+    (
+        "a queue without a worker",
+        |_| {
+            vec![
+                binding("reports", "reports", "reports"),
+                Message::new("app.report", "1")
+                    .queue("reports")
+                    .by_beat()
+                    .push(),
+            ]
+        },
+        &[
+            "celery -A PROJECT worker -Q reports",
+            "HYGIENE.TRIGGER app.report",
+        ],
+    ),
+    (
+        "a queue that no table names",
+        |_| {
+            vec![
+                binding("celery", "celery", "celery"),
+                Message::new("app.report", "1")
+                    .queue("reports")
+                    .by_beat()
+                    .push(),
+            ]
+        },
+        &["HYGIENE.TRIGGER app.report QUEUE reports DB 2"],
+    ),
+    (
+        "a mutex that never expires",
+        |clock| {
+            let mut all = vec![cmd!["SET", "unacked_mutex", "0f5ee1b4"]];
+            all.extend(Message::new("app.a", "1").unacked(clock.ago_s(9 * HOUR)));
+            all
+        },
+        &["SELECT 2", "EXPIRE unacked_mutex 300", "HYGIENE.ORPHANS"],
+    ),
+    (
+        "an old delivery",
+        |clock| {
+            Message::new("app.a", "1")
+                .unacked(clock.ago_s(9 * HOUR))
+                .into()
+        },
+        &["HYGIENE.CONFIG GET visibility-timeout", "HYGIENE.ORPHANS"],
+    ),
+    (
+        "RedBeat's lock that never expires, and an entry long overdue",
+        |clock| {
+            let mut all: Vec<Cmd> =
+                redbeat_entry("a", "app.a", 60, clock.ago(2 * HOUR), clock.ago_s(2 * HOUR)).into();
+            all.push(binding("celery", "celery", "celery"));
+            all.push(redbeat_lock(1_495_000));
+            all.push(cmd!["PERSIST", "redbeat::lock"]);
+            all
+        },
+        &[
+            "celery -A PROJECT beat -S redbeat.RedBeatScheduler",
+            "EXPIRE redbeat::lock 1500",
+            "HYGIENE.TRIGGER app.a",
+        ],
+    ),
+];
+
+/// The commands of the text, of the list at its end.
+fn commands(said: &str) -> Vec<String> {
+    let (_, list) = said.split_once("TYPE NEXT\n").expect("a list");
+    let lines = list.lines().filter_map(|line| line.strip_prefix("  "));
+    let commands = lines.filter(|line| !line.starts_with(' '));
+    commands.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_commands_to_type_next_are_right_and_run_as_they_are_printed() {
+    on_every_server(async |binary| {
+        for (what, load, wanted) in BROKEN {
+            let server = Setup::on(binary).start().await;
+            let mut broker = server.connect_db(2).await;
+            let clock = Clock::of(&mut broker).await;
+            broker.pipe(load(clock)).await;
+            let mut conn = server.connect().await;
+            let said = conn.text("HYGIENE.DOCTOR").await;
+            let commands = commands(&said);
+            for command in *wanted {
+                let told = commands.iter().any(|told| told.starts_with(command));
+                assert!(told, "{what}: no {command} in {said}");
+            }
+            let verbose = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+            let next = verbose.maps("next");
+            let as_data: Vec<String> = next.iter().map(|step| step.text("command")).collect();
+            assert_eq!(as_data, commands, "{what}: the same as data");
+            assert!(next.iter().all(|step| !step.text("what_for").is_empty()));
+            for command in commands {
+                if command.starts_with("celery ") || command.starts_with("ps ") {
+                    continue;
+                }
+                let waits = command.starts_with("HYGIENE.TRIGGER");
+                let typed = format!("{command}{}", if waits { " TIMEOUT 1" } else { "" });
+                if let Err(error) = conn.ask(typed.as_str()).await {
+                    panic!("{what}: {typed}: {error}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_priorities_of_a_queue_are_one_length() {
     on_every_server(async |binary| {

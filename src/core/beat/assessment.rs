@@ -203,6 +203,8 @@ pub struct Task {
     pub last_finished_ms: Option<i64>,
     /// Status of that end.
     pub last_status: Option<String>,
+    /// The type of the exception it failed with; never its text.
+    pub last_exception: Option<String>,
     /// Whether it should have been published and was not.
     pub overdue: Option<bool>,
 }
@@ -340,6 +342,15 @@ pub struct Pace {
     pub beat: bool,
 }
 
+/// Something to type, in `redis-cli` or in a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// As it is typed.
+    pub command: String,
+    /// What it does or tells, as a clause.
+    pub what_for: String,
+}
+
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
@@ -365,4 +376,6 @@ pub struct Assessment {
     pub findings: Vec<Finding>,
     /// What was seen, a sentence each: the ground the answer stands on.
     pub evidence: Vec<String>,
+    /// What to type next, what helps against the worst first.
+    pub next: Vec<Step>,
 }

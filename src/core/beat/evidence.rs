@@ -34,10 +34,25 @@ pub struct Evidence {
     pub workers: Workers,
     /// One per broker key prefix that has an `unacked` or its mutex.
     pub unacked: Vec<Unacked>,
+    /// Why the server refuses writes at this moment, if it does.
+    pub refusal: Option<Refusal>,
     /// `hygiene.visibility-timeout`.
     pub visibility_timeout_ms: i64,
     /// What was not looked at, a sentence each: a bound was met.
     pub left_out: Vec<String>,
+}
+
+/// Why a server refuses its clients' writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `CLIENT PAUSE`, or a failover under way: clients wait.
+    Paused,
+    /// Memory is at `maxmemory`, and nothing may be evicted (OOM).
+    Memory,
+    /// Its disk takes nothing (MISCONF): how that shows.
+    Disk(&'static str),
+    /// Fewer replicas are in step than `min-replicas-to-write` (NOREPLICAS).
+    Replicas,
 }
 
 /// A task that the operator says beat must publish.

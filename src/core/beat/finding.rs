@@ -31,6 +31,8 @@ impl Severity {
 /// works, whether beat publishes changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
+    /// The server itself takes no writes.
+    WritesRefused,
     /// Work waits and no worker is connected.
     WorkersAbsent,
     /// A queue that holds periodic work is not read.
@@ -78,6 +80,7 @@ impl Code {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::WritesRefused => "writes_refused",
             Self::WorkersAbsent => "workers_absent",
             Self::QueueNotConsumed => "queue_not_consumed",
             Self::UnackedStuck => "unacked_stuck",
@@ -121,7 +124,8 @@ impl Code {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::WorkersAbsent
+            Self::WritesRefused
+            | Self::WorkersAbsent
             | Self::QueueNotConsumed
             | Self::UnackedStuck
             | Self::BeatSilent
@@ -137,7 +141,8 @@ impl Code {
     pub const fn is_doubt(self) -> bool {
         matches!(
             self,
-            Self::ExpectedTaskMissing
+            Self::WritesRefused
+                | Self::ExpectedTaskMissing
                 | Self::EntryOverdue
                 | Self::QueueBacklog
                 | Self::NoWorkerSeen

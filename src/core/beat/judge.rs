@@ -2,11 +2,11 @@
 //! only on positive evidence, else `unknown`.
 
 use super::assessment::{Assessment, Certainty, Publisher, Source, State, Verdict, WorkersPart};
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Refusal};
 use super::finding::{Code, Finding, Severity};
 use super::known::Known;
 use super::words::{counted, name, span};
-use super::{beats, publisher, queues, redbeat, tasks, unacked, watch};
+use super::{beats, publisher, queues, redbeat, steps, tasks, unacked, watch};
 
 /// What the evidence adds up to at `now_ms` (Unix ms, the server's clock).
 #[must_use]
@@ -19,6 +19,7 @@ pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
     let (task_parts, task_findings) = tasks::tasks(evidence, &beats, &known);
 
     let mut findings = beat.findings;
+    findings.extend(evidence.refusal.map(refused));
     findings.extend(queues::workers(evidence, &known, &queue_parts));
     findings.extend(queue_findings);
     findings.extend(unacked_findings);
@@ -33,7 +34,7 @@ pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
 
     let (verdict, reason) = conclude(evidence, &beat.publisher, &beat.ground, &findings, &seen);
     seen.extend(evidence.left_out.iter().cloned());
-    Assessment {
+    let mut assessment = Assessment {
         verdict,
         reason,
         publisher: beat.publisher,
@@ -49,7 +50,10 @@ pub fn judge(evidence: &Evidence, now_ms: i64) -> Assessment {
         watch: watch::part(evidence, &beats),
         findings,
         evidence: seen,
-    }
+        next: Vec::new(),
+    };
+    assessment.next = steps::steps(evidence, &beats, &assessment);
+    assessment
 }
 
 fn conclude(
@@ -142,6 +146,35 @@ fn workers_seen(evidence: &Evidence) -> Option<String> {
             n => format!("{n} wait"),
         }
     ))
+}
+
+/// A server that takes no writes lets nobody publish, so silence says nothing.
+fn refused(refusal: Refusal) -> Finding {
+    let (why, advice) = match refusal {
+        Refusal::Paused => (
+            "CLIENT PAUSE or a failover holds them back".to_owned(),
+            "wait for its end, or CLIENT UNPAUSE if nobody wants it",
+        ),
+        Refusal::Memory => (
+            "memory is at maxmemory and nothing may be evicted (OOM)".to_owned(),
+            "raise maxmemory, or make room: HYGIENE.SCAN tells what takes it, HYGIENE.FIXTTL clears results",
+        ),
+        Refusal::Disk(why) => (
+            format!("{why} (MISCONF)"),
+            "read the server's log, and make room on its disk",
+        ),
+        Refusal::Replicas => (
+            "fewer replicas are in step than min-replicas-to-write (NOREPLICAS)".to_owned(),
+            "bring the replicas back, or lower min-replicas-to-write",
+        ),
+    };
+    Finding {
+        code: Code::WritesRefused,
+        detail: format!(
+            "this server refuses writes: {why}; beat cannot publish nor workers store results, so silence says nothing meanwhile"
+        ),
+        advice: advice.to_owned(),
+    }
 }
 
 fn clock_skew(evidence: &Evidence, known: &Known) -> Option<Finding> {

@@ -19,6 +19,7 @@ mod publisher;
 mod queues;
 mod redbeat;
 mod reply;
+mod steps;
 mod tasks;
 mod traffic;
 mod unacked;
@@ -33,14 +34,14 @@ mod shape;
 mod streams;
 
 pub use assessment::{
-    Assessment, Certainty, Origin, Pace, Publisher, QueuePart, RedBeatPart, Source, State, Task,
-    UnackedPart, Verdict, Watch, WorkersPart,
+    Assessment, Certainty, Origin, Pace, Publisher, QueuePart, RedBeatPart, Source, State, Step,
+    Task, UnackedPart, Verdict, Watch, WorkersPart,
 };
 pub use clients::crowds;
 pub use doctor::doctor;
 pub use evidence::{
-    Crowd, Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Sighting, Unacked,
-    Workers,
+    Crowd, Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Refusal, Sighting,
+    Unacked, Workers,
 };
 pub use finding::{Code, Finding, Severity};
 pub use judge::judge;

@@ -4,7 +4,7 @@
 //! are words. Lists end at `LISTED`.
 
 use super::assessment::{
-    Assessment, Origin, Pace, Publisher, QueuePart, RedBeatPart, Task, UnackedPart, Watch,
+    Assessment, Origin, Pace, Publisher, QueuePart, RedBeatPart, Step, Task, UnackedPart, Watch,
     WorkersPart,
 };
 use super::evidence::Hold;
@@ -18,16 +18,17 @@ const LISTED: usize = 100;
 /// What an integer says when its value is not known.
 const UNKNOWN: Reply = Reply::Int(-1);
 
-/// The reply's parts in the order of the contract. `verbose` adds to queues
-/// `per_priority`, to `unacked` `mutex_ttl_ms`, `eta_ahead` and `redelivered`,
-/// and at the end `watch`, `faults` and `evidence`.
+/// The reply's parts in the order of the contract. `verbose` adds to tasks
+/// `last_exception`, to queues `per_priority`, to `unacked` `mutex_ttl_ms`,
+/// `eta_ahead` and `redelivered`, and at the end `watch`, `faults`, `evidence` and
+/// `next`.
 #[must_use]
 pub fn reply(assessment: &Assessment, verbose: bool) -> Reply {
     let mut fields = vec![
         field("verdict", Reply::word(assessment.verdict.word())),
         field("reason", Reply::bytes(assessment.reason.as_bytes())),
         field("publisher", publisher(&assessment.publisher)),
-        field("tasks", list(&assessment.tasks, task)),
+        field("tasks", list(&assessment.tasks, |t| task(t, verbose))),
         field("queues", list(&assessment.queues, |q| queue(q, verbose))),
         field("workers", workers(&assessment.workers)),
         field("unacked", unacked(&assessment.unacked, verbose)),
@@ -39,6 +40,7 @@ pub fn reply(assessment: &Assessment, verbose: bool) -> Reply {
         fields.push(field("watch", watch(&assessment.watch)));
         fields.push(field("faults", list(&assessment.findings, fault)));
         fields.push(field("evidence", list(&assessment.evidence, text)));
+        fields.push(field("next", list(&assessment.next, step)));
     }
     Reply::Map(fields)
 }
@@ -53,22 +55,24 @@ fn publisher(part: &Publisher) -> Reply {
     ])
 }
 
-fn task(part: &Task) -> Reply {
-    Reply::map([
-        ("name", text(&part.name)),
+fn task(part: &Task, verbose: bool) -> Reply {
+    let word = |word: &Option<String>| Reply::bytes(word.clone().unwrap_or_default());
+    let mut fields = vec![
+        field("name", text(&part.name)),
         // What was learnt is some ms more or less.
-        (
+        field(
             "interval_s",
             seconds(part.interval_ms.map(|ms| ms.saturating_add(500))),
         ),
-        ("last_published_ms", int(part.last_published_ms)),
-        ("last_finished_ms", int(part.last_finished_ms)),
-        (
-            "last_status",
-            Reply::bytes(part.last_status.clone().unwrap_or_default()),
-        ),
-        ("overdue", yes_no(part.overdue)),
-    ])
+        field("last_published_ms", int(part.last_published_ms)),
+        field("last_finished_ms", int(part.last_finished_ms)),
+        field("last_status", word(&part.last_status)),
+        field("overdue", yes_no(part.overdue)),
+    ];
+    if verbose {
+        fields.push(field("last_exception", word(&part.last_exception)));
+    }
+    Reply::Map(fields)
 }
 
 fn queue(part: &QueuePart, verbose: bool) -> Reply {
@@ -173,6 +177,13 @@ fn fault(finding: &Finding) -> Reply {
         ("severity", Reply::word(finding.code.severity().word())),
         ("detail", text(&finding.detail)),
         ("advice", text(&finding.advice)),
+    ])
+}
+
+fn step(part: &Step) -> Reply {
+    Reply::map([
+        ("command", text(&part.command)),
+        ("what_for", text(&part.what_for)),
     ])
 }
 

@@ -104,14 +104,14 @@ fn verbose_adds_fields_and_changes_none() {
         .collect();
     assert_eq!(
         added.join(" "),
-        "queues.per_priority queues.per_priority.priority queues.per_priority.length \
+        "tasks.last_exception queues.per_priority queues.per_priority.priority queues.per_priority.length \
          unacked.mutex_ttl_ms unacked.eta_ahead unacked.redelivered \
          watch watch.since_ms \
          watch.origins watch.origins.origin watch.origins.first_ms watch.origins.last_ms watch.origins.count watch.origins.beat \
          watch.rhythms watch.rhythms.task watch.rhythms.periodic_name watch.rhythms.db watch.rhythms.queue watch.rhythms.origin \
          watch.rhythms.first_ms watch.rhythms.last_ms watch.rhythms.count watch.rhythms.interval_ms watch.rhythms.longest_gap_ms \
          watch.rhythms.rhythm watch.rhythms.marked watch.rhythms.beat \
-         faults faults.code faults.severity faults.detail faults.advice evidence"
+         faults faults.code faults.severity faults.detail faults.advice evidence next next.command next.what_for"
     );
     verbose.retain(|name| plain.contains(name));
     assert_eq!(verbose, plain);

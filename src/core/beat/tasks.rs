@@ -43,6 +43,7 @@ pub fn tasks(evidence: &Evidence, beats: &[Beat<'_>], known: &Known) -> (Vec<Tas
             last_published_ms: published,
             last_finished_ms: finished,
             last_status: finish.map(|f| f.status.to_owned()),
+            last_exception: finish.and_then(|f| f.exc_type.map(str::to_owned)),
             overdue: heard_overdue(heard).or_else(lies),
         });
     }

@@ -2,15 +2,15 @@
 //! and what to type next.
 
 mod page;
-mod steps;
 
 use std::fmt::Write as _;
 
 use super::assessment::{
-    Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, Task, Verdict, WorkersPart,
+    Assessment, Certainty, Publisher, QueuePart, RedBeatPart, Source, Step, Task, Verdict,
+    WorkersPart,
 };
 use super::evidence::Hold;
-use super::words::{counted, name, span};
+use super::words::{counted, listed, name, span};
 use page::{Page, SHOWN};
 
 /// Where the text behind a link's name begins.
@@ -27,7 +27,7 @@ pub fn doctor(assessment: &Assessment, now_ms: i64) -> String {
     findings(&mut page, assessment);
     links(&mut page, assessment, now_ms);
     evidence(&mut page, &assessment.evidence);
-    steps::next(&mut page, assessment);
+    next(&mut page, &assessment.next);
     page.0
 }
 
@@ -153,6 +153,11 @@ fn queue(part: &QueuePart) -> String {
     if let Some(age) = part.oldest_message_ms {
         let _ = write!(text, ", the oldest {} old", span(age));
     }
+    if let (Some(came), Some(taken)) = (part.in_per_min, part.out_per_min)
+        && (came > 0 || taken > 0 || part.length > 0)
+    {
+        let _ = write!(text, ", {came} in and {taken} out a minute");
+    }
     text.push_str(match part.consumed {
         Some(true) => ", read",
         Some(false) => ", nobody reads it",
@@ -172,6 +177,15 @@ fn workers(part: &WorkersPart) -> String {
             text,
             ", {} {wait} for messages",
             counted(blocked, "consumer")
+        );
+    }
+    // Where nobody is, bindings tell who was.
+    if live == 0 && !part.bound.is_empty() {
+        let names: Vec<String> = part.bound.iter().map(|n| name(n)).collect();
+        let _ = write!(
+            text,
+            "; known before: {}",
+            listed(names.iter().map(String::as_str))
         );
     }
     text
@@ -195,10 +209,21 @@ fn task(part: &Task, now_ms: i64) -> String {
     if let Some(status) = &part.last_status {
         let _ = write!(text, " with {}", name(status.as_bytes()));
     }
+    if let Some(exc_type) = &part.last_exception {
+        let _ = write!(text, " ({})", name(exc_type.as_bytes()));
+    }
     if part.overdue == Some(true) {
         text.push_str(", OVERDUE");
     }
     text
+}
+
+fn next(page: &mut Page, steps: &[Step]) {
+    page.heading("TYPE NEXT");
+    for step in steps {
+        page.line(2, &step.command);
+        page.paragraph(6, &step.what_for);
+    }
 }
 
 fn evidence(page: &mut Page, evidence: &[String]) {
@@ -277,7 +302,8 @@ TYPE NEXT
   celery -A PROJECT worker -Q maintenance
       starts a worker that reads it; PROJECT is the module of your application
   HYGIENE.TRIGGER app.cleanup_orphaned_jobs
-      runs it now, for real, and names the link that does not move
+      runs it now, for real (ARGS gives it arguments), and names the link that
+      does not move
   HYGIENE.BEATSTATUS VERBOSE
       all of this as data
   HYGIENE.FIXTTL DRYRUN
@@ -338,7 +364,8 @@ TYPE NEXT
   celery -A PROJECT beat -S redbeat.RedBeatScheduler
       starts beat, where it is down; one only
   HYGIENE.TRIGGER app.purge
-      runs it now, for real, and names the link that does not move
+      runs it now, for real (ARGS gives it arguments), and names the link that
+      does not move
   HYGIENE.BEATSTATUS VERBOSE
       all of this as data
   HYGIENE.FIXTTL DRYRUN
@@ -384,13 +411,39 @@ WHAT WAS SEEN
 
 TYPE NEXT
   HYGIENE.TRIGGER purge
-      runs it now, for real, and names the link that does not move
+      runs it now, for real (ARGS gives it arguments), and names the link that
+      does not move
   HYGIENE.BEATSTATUS VERBOSE
       all of this as data
   HYGIENE.FIXTTL DRYRUN
       what a clean-up of results would do, where memory is short
 "
         );
+    }
+
+    #[test]
+    fn a_failing_task_is_told_with_its_exception_and_a_dead_worker_by_its_name() {
+        let evidence = with(|e| {
+            e.expected = vec![expect("purge", H)];
+            e.results = vec![Finish {
+                task: "purge".to_owned(),
+                finished_at_ms: NOW - 4 * MIN,
+                status: "FAILURE".to_owned(),
+                exc_type: Some("OperationalError".to_owned()),
+            }];
+            e.queues = vec![queue("celery", 2)];
+            e.workers = workers(Some(0), Some(0));
+            e.workers.bound = vec![b"w1@lab".to_vec()];
+        });
+        let said = said(&evidence);
+        let at = |words: &str| {
+            said.find(words)
+                .unwrap_or_else(|| panic!("{words}: {said}"))
+        };
+        assert!(at("1. workers_absent") < at("2. tasks_failing"));
+        at("0 consumers wait for messages; known before:\n             w1@lab");
+        at("ended 4 min ago with\n             FAILURE (OperationalError)");
+        assert!(at("celery -A PROJECT worker -Q celery") < at("HYGIENE.TRIGGER purge"));
     }
 
     #[test]
