@@ -324,9 +324,9 @@ fn stamp_through_server<'a>(
     keyspace::give_ttl(ctx, &result.name, ms, true).then_some(change)
 }
 
-/// How a task ended whose publish was seen.
+/// How a task ended that is watched.
 fn learn(key: &Key<'_>, name: &Str) {
-    if observe::awaits(name.bytes())
+    if observe::awaits(name.bytes(), key.len())
         && let Some(payload) = key.string()
     {
         observe::result_written(name.bytes(), payload);

@@ -45,6 +45,8 @@ pub struct Known {
     pub indexes: BTreeMap<Place, Vec<u8>>,
     /// RedBeat's schedules.
     pub schedules: BTreeSet<Place>,
+    /// Of the queues those that nobody asked for yet.
+    fresh: Vec<Place>,
     /// The last result per task name.
     pub results: BTreeMap<Vec<u8>, LastResult>,
 }
@@ -79,9 +81,23 @@ pub fn forget() {
     *KNOWN.get_mut() = None;
 }
 
-fn learn(places: &mut BTreeSet<Place>, db: i32, name: &[u8]) {
-    if places.len() < MOST_NAMES && name.len() <= LONGEST_NAME {
-        places.insert((db, name.to_vec()));
+/// Answers whether it is new.
+fn learn(places: &mut BTreeSet<Place>, db: i32, name: &[u8]) -> bool {
+    places.len() < MOST_NAMES && name.len() <= LONGEST_NAME && places.insert((db, name.to_vec()))
+}
+
+/// Queues that were learnt since the last call, or all that are known.
+#[must_use]
+pub fn fresh_queues(all: bool) -> Vec<Place> {
+    let mut known = KNOWN.get_mut();
+    let Some(known) = known.as_mut() else {
+        return Vec::new();
+    };
+    let fresh = std::mem::take(&mut known.fresh);
+    if all {
+        known.queues.iter().cloned().collect()
+    } else {
+        fresh
     }
 }
 
@@ -96,9 +112,19 @@ pub fn seen(db: i32, name: &[u8], class: Class, kind: KeyType) {
     let mut known = KNOWN.get_mut();
     let known = known.get_or_insert_default();
     match (class, kind) {
-        (Class::Binding, _) if is_binding(name) => learn(&mut known.bindings, db, name),
-        (Class::Queue, KeyType::List) => learn(&mut known.queues, db, name),
-        (Class::Unacked, KeyType::Hash) => learn(&mut known.unacked, db, name),
+        (Class::Binding, _) if is_binding(name) => {
+            learn(&mut known.bindings, db, name);
+        }
+        (Class::Queue, KeyType::List) => {
+            let new = learn(&mut known.queues, db, name);
+            let room = known.fresh.len() < MOST_NAMES;
+            known
+                .fresh
+                .extend((new && room).then(|| (db, name.to_vec())));
+        }
+        (Class::Unacked, KeyType::Hash) => {
+            learn(&mut known.unacked, db, name);
+        }
         (Class::Redbeat, KeyType::Zset) if name.ends_with(b":schedule") => {
             learn(&mut known.schedules, db, name);
         }

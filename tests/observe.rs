@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use redis::Value;
 
-use crate::celery::{Clock, Message, extended, queue_key, result_key};
+use crate::celery::{Clock, Message, binding, extended, queue_key, result_key};
 use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
-use crate::server::{Setup, on_every_server, same, stays, wait_for};
+use crate::server::{Binary, Setup, on_every_server, same, stays, wait_for};
 
 const STATE: &str = "hygiene:state";
 /// The hash is written at most every 10 s.
@@ -375,6 +375,183 @@ async fn something_else_under_the_name_is_left_alone() {
         .await;
         assert_eq!(conn.text(cmd!["GET", STATE]).await, "mine");
         assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+        // Once it is out of the way all that was observed is written.
+        conn.run(cmd!["RENAME", STATE, "elsewhere"]).await;
+        let fields = wait_for_state(&mut conn).await;
+        assert_eq!(fields, 1);
+        assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_foreign_key_that_is_deleted_takes_nothing_along_that_was_observed() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let fields = (0..5_000).flat_map(|n| [format!("field{n}"), "x".to_owned()]);
+        let mut foreign = cmd!["HSET", STATE];
+        fields.for_each(|word| {
+            foreign.arg(word);
+        });
+        conn.run(foreign).await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        wait_for("the log to say so", WRITTEN, async || {
+            let said = server.log().contains("left alone");
+            said.then_some(()).ok_or_else(|| "nothing".to_owned())
+        })
+        .await;
+        assert_eq!(conn.int(cmd!["HLEN", STATE]).await, 5_000);
+        conn.run(cmd!["DEL", STATE]).await;
+        assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+        assert_eq!(wait_for_state(&mut conn).await, 1);
+    })
+    .await;
+}
+
+/// What keeps clients from writing, and what lets them again.
+const REFUSALS: [(&str, &str, &str); 3] = [
+    ("CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE", "CLIENT PAUSE"),
+    ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "(OOM)"),
+    (
+        "CONFIG SET min-replicas-to-write 1",
+        "CONFIG SET min-replicas-to-write 0",
+        "(NOREPLICAS)",
+    ),
+];
+
+#[tokio::test]
+async fn while_the_server_refuses_writes_no_beat_is_told_silent() {
+    on_every_server(async |binary| {
+        let [paused, full, alone] = REFUSALS.map(|refusal| refused(binary, refusal));
+        tokio::join!(paused, full, alone);
+    })
+    .await;
+}
+
+async fn refused(binary: &'static Binary, (refuse, allow, word): (&str, &str, &str)) {
+    let server = Setup::on(binary)
+        .setting("expected-tasks", "tick=1s")
+        .start()
+        .await;
+    let mut conn = server.connect().await;
+    for n in 0..3 {
+        publish(&mut conn, &marked("tick", n)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    conn.run(refuse).await;
+    // Two intervals and 5 s, and some more.
+    stays("no silence", Duration::from_secs(10), async || {
+        let told = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+        let faults = told.maps("faults");
+        let first = faults
+            .first()
+            .ok_or_else(|| format!("{refuse}: no fault"))?;
+        assert_eq!(first.text("code"), "writes_refused", "{told:?}");
+        assert!(first.text("detail").contains(word), "{first:?}");
+        same(told.text("verdict"), "unknown".to_owned())
+    })
+    .await;
+    let said = conn.text("HYGIENE.DOCTOR").await;
+    assert!(said.contains("this server refuses writes"), "{said}");
+    conn.run(allow).await;
+    // A beat that does not come back now is told as soon as any.
+    let began = std::time::Instant::now();
+    wait_for("silence", Duration::from_secs(20), async || {
+        let told = status(&mut conn).await;
+        same(told.text("verdict"), "beat_silent".to_owned())
+    })
+    .await;
+    assert!(began.elapsed() > Duration::from_secs(5), "{refuse}");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_worked_off_without_a_push_is_seen_to_be_read() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).setting("observe", "no").start().await;
+        let mut conn = server.connect().await;
+        conn.run(binding("celery", "celery", "celery")).await;
+        let messages = (0..500).map(|n| Message::new("app.heavy", &n.to_string()).push());
+        conn.pipe(messages).await;
+        let client = redis::Client::open(("127.0.0.1", server.port)).expect("an address");
+        let mut control = client.get_async_pubsub().await.expect("a connection");
+        control
+            .psubscribe("/0.celery.pidbox")
+            .await
+            .expect("a subscription");
+        let mut consumer = server.connect().await;
+        let working = tokio::spawn(async move {
+            while consumer.ask("BRPOP celery 1").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        // Who asks for two seconds is a consumer.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        conn.run("HYGIENE.CONFIG SET observe yes").await;
+        let mut read = 0;
+        stays("no unread queue", Duration::from_secs(12), async || {
+            let told = status(&mut conn).await;
+            let queue = told.one("queues", "name", "celery");
+            assert_ne!(queue.text("consumed"), "no", "{told:?}");
+            read += u32::from(queue.text("consumed") == "yes");
+            match told.text("verdict").as_str() {
+                "queue_not_consumed" | "workers_absent" => Err(format!("{told:?}")),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        assert!(read > 0, "it was never seen to be read");
+        working.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_hides_no_queue_that_was_known_before_a_restart() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary)
+            .append_only()
+            .setting("sweep-on-start", "no")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        wait_for_state(&mut conn).await;
+        server.kill_9();
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        wait_for("the memory", Duration::from_secs(10), async || {
+            same(status(&mut conn).await.maps("tasks").len(), 1)
+        })
+        .await;
+        conn.run("LPUSH celery unreadable").await;
+        conn.run("RPOP celery").await;
+        let before = Clock::of(&mut conn).await.0;
+        publish(&mut conn, &marked("purge", 2)).await;
+        let task = status(&mut conn).await.one("tasks", "name", "purge");
+        assert!(task.int("last_published_ms") >= before, "{task:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_result_that_names_its_task_tells_how_it_ended_though_its_publish_was_not_seen() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        let result = extended("before-the-restart", "purge", "SUCCESS", clock.ago(0));
+        conn.run(cmd!["SET", result_key("before-the-restart"), result])
+            .await;
+        let foreign = extended("another", "shop.order", "FAILURE", clock.ago(0));
+        conn.run(cmd!["SET", result_key("another"), foreign]).await;
+        wait_for("the end", Duration::from_secs(5), async || {
+            let tasks = status(&mut conn).await.maps("tasks");
+            assert_eq!(tasks.len(), 1, "{tasks:?}");
+            same(tasks[0].text("last_status"), "SUCCESS".to_owned())
+        })
+        .await;
     })
     .await;
 }

@@ -231,6 +231,7 @@ impl Paused {
         }
         // What passed meanwhile is heard too.
         gathering.evidence.heard = heard(&gathering.look, now_ms());
+        gathering.evidence.refusal = observe::refusal(ctx);
         Ok(gathering.finish().evidence)
     }
 }
@@ -241,6 +242,7 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
     let _home = ctx.home();
     let mut gathering = Gathering::begin(ctx, user, now_ms);
     gathering.evidence.heard = heard(&gathering.look, now_ms);
+    gathering.evidence.refusal = observe::refusal(ctx);
     if guard::events_off() {
         gathering.evidence.left_out.push(format!(
             "after {} internal faults writes are looked at no longer: nothing was heard in the queues, and results get their TTL from sweeps alone; the log has the places, loading the module anew switches it on",

@@ -32,6 +32,8 @@ pub struct Lists {
     queues: BTreeMap<i32, HashMap<Vec<u8>, usize>>,
     count: usize,
     others: Others,
+    /// Those that were known from elsewhere have been taken up.
+    pub adopted: bool,
 }
 
 impl Lists {
@@ -45,6 +47,27 @@ impl Lists {
             Some(base) => Look::Queue(name.get(..*base).unwrap_or(name)),
             None => Look::Unknown,
         }
+    }
+
+    /// Whether this is a list of a queue that is known, of whatever priority.
+    pub fn is_queues(&self, db: i32, name: &[u8]) -> bool {
+        let base = split_priority(name, SEP).0;
+        let lists = self.queues.get(&db);
+        lists.is_some_and(|lists| lists.contains_key(base))
+    }
+
+    /// Notes that the list is a queue's, before anything was pushed to it.
+    pub fn adopt<'a>(&mut self, db: i32, name: &'a [u8]) -> Option<&'a [u8]> {
+        if name.len() > LONGEST_NAME || self.count >= MOST_QUEUES {
+            return None;
+        }
+        let base = split_priority(name, SEP).0;
+        let lists = self.queues.entry(db).or_default();
+        if lists.insert(name.to_vec(), base.len()).is_none() {
+            self.count += 1;
+        }
+        self.others.remove(db, name);
+        Some(base)
     }
 
     /// Notes what the list turned out to be, by the message that was pushed.
@@ -125,6 +148,13 @@ impl Others {
         // Further ahead than it can have been put, the clock was set back since.
         let left = |now_s: u32| mark.until_s.saturating_sub(now_s);
         mark.tag == tag && mark.until_s > 0 && (1..=NOT_AGAIN_S).contains(&left(seconds(now_ms())))
+    }
+
+    fn remove(&mut self, db: i32, name: &[u8]) {
+        let (at, tag) = self.place(db, name);
+        if let Some(mark) = self.marks.get_mut(at).filter(|mark| mark.tag == tag) {
+            *mark = Mark::default();
+        }
     }
 
     fn add(&mut self, db: i32, name: &[u8], now_ms: i64) {
@@ -225,6 +255,20 @@ mod tests {
             assert!(lists.count <= MOST_QUEUES);
             assert!(told(&lists, 0, name.as_bytes(), n).starts_with("queue"));
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_known_from_elsewhere_is_one_at_once() {
+        let mut lists = Lists::default();
+        lists.note(0, b"celery", Some(&read(OLD).unwrap()), false, 1_000);
+        assert_eq!(told(&lists, 0, b"celery", 2_000), "other");
+        assert!(!lists.is_queues(0, b"celery\x06\x163"));
+        assert_eq!(lists.adopt(0, b"celery"), Some(&b"celery"[..]));
+        assert_eq!(told(&lists, 0, b"celery", 2_000), "queue celery");
+        assert!(lists.is_queues(0, b"celery\x06\x163"));
+        assert_eq!(lists.adopt(0, b"app\x06\x169"), Some(&b"app"[..]));
+        assert_eq!(lists.adopt(0, &[b'q'; LONGEST_NAME + 1]), None);
+        assert_eq!(lists.count, 2);
     }
 
     #[test]

@@ -9,10 +9,12 @@
 //! by itself; it looks into the hash that its primary writes.
 
 mod lists;
+mod refusal;
 pub mod state;
 
 use crate::core::beat::{Heard, Traffic};
-use crate::core::celery::{envelope, result};
+use crate::core::celery::envelope::{self, Envelope};
+use crate::core::celery::result;
 use crate::core::keys::{Class, KeyType, result_id};
 use crate::known;
 use crate::server::context::{db_number, now_ms};
@@ -22,9 +24,14 @@ use crate::server::{Ctx, MainCell};
 use crate::{settings, stats};
 
 use lists::{Lists, Look};
+pub use refusal::refusal;
 
 /// Bytes of a result that are read for how its task ended; a longer one is not.
 const MOST_RESULT: usize = 16 * 1024;
+
+/// A result that names its task (`result_extended`) is longer: its other fields take
+/// more than that.
+const LEAST_NAMED: usize = 100;
 
 static TRAFFIC: MainCell<Option<Traffic>> = MainCell::new(None);
 static LISTS: MainCell<Option<Lists>> = MainCell::new(None);
@@ -65,9 +72,11 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     match queue {
         Some(queue) if push => {
             let element = what.element(ctx, head);
-            let message = element
-                .as_ref()
-                .and_then(|e| envelope::read_publish(e.bytes()));
+            let bytes = element.as_ref().map_or(&[][..], |e| e.bytes());
+            let mut message = envelope::read_publish(bytes);
+            if message.as_ref().is_some_and(was_seen) {
+                message = envelope::read(bytes);
+            }
             stats::UNREADABLE_MESSAGES.add(u64::from(message.is_none()));
             with(|traffic| traffic.pushed(now, db_number(db), queue, message.as_ref()));
         }
@@ -76,14 +85,21 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
     }
 }
 
+/// Whether a first publish has an id that was seen: then only its delivery tag, which
+/// stands at the end, tells it from a message that somebody moves.
+fn was_seen(message: &Envelope<'_>) -> bool {
+    let id = message.id.as_deref().filter(|_| !message.is_again());
+    id.is_some_and(|id| with(|traffic| traffic.awaits(id.as_bytes())))
+}
+
 /// A list that nothing is known of was pushed to.
 fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     let name = what.key();
     let element = what.element(ctx, head);
     let message = element.as_ref().and_then(|e| envelope::read(e.bytes()));
-    let known = known::queue(db, name);
     let mut lists = LISTS.get_mut();
     let lists = lists.get_or_insert_default();
+    let known = known::queue(db, name) || lists.is_queues(db, name);
     lists.note(db, name, message.as_ref(), known, now);
     if let Look::Queue(queue) = lists.look(db, name, || now) {
         known::seen(db, name, Class::Queue, KeyType::List);
@@ -91,18 +107,53 @@ fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     }
 }
 
-/// Whether a result is waited for, so that the hook should look at it.
-pub fn awaits(name: &[u8]) -> bool {
-    wanted()
-        && TRAFFIC
-            .get()
-            .as_ref()
-            .is_some_and(|traffic| traffic.awaits(task_id(name)))
+/// Takes up queues that something else than a push made known: the memory of an
+/// earlier watch, a sweep, or a look. Pops from them are told then, and a message too
+/// large to be read makes no other list of them.
+fn adopt(now: i64) {
+    let whole = !LISTS.get().as_ref().is_some_and(|lists| lists.adopted);
+    let mut queues = known::fresh_queues(whole);
+    if whole {
+        let remembered = with(|traffic| {
+            let queues = traffic.heard_queues();
+            queues
+                .map(|(db, queue)| (db, queue.to_vec()))
+                .collect::<Vec<_>>()
+        });
+        let here = |(db, queue)| Some((i32::try_from(db).ok()?, queue));
+        queues.extend(remembered.into_iter().filter_map(here));
+    }
+    if !whole && queues.is_empty() {
+        return;
+    }
+    let mut lists = LISTS.get_mut();
+    let lists = lists.get_or_insert_default();
+    lists.adopted = true;
+    for (db, name) in &queues {
+        if let Some(queue) = lists.adopt(*db, name) {
+            with(|traffic| traffic.adopted(now, db_number(*db), queue));
+        }
+    }
 }
 
-/// A result that is waited for was written.
+/// Whether a result of so many bytes may tell of a task that is watched, so that the
+/// hook should look at it: its publish was seen, or it could name its task. What is
+/// shorter than any that does is not looked at: the server would store it anew.
+pub fn awaits(name: &[u8], bytes: usize) -> bool {
+    wanted()
+        && TRAFFIC.get().as_ref().is_some_and(|traffic| {
+            let may_name = (LEAST_NAMED..=MOST_RESULT).contains(&bytes) && traffic.knows_tasks();
+            may_name || traffic.awaits(task_id(name))
+        })
+}
+
+/// A result that may tell of a task that is watched was written.
 pub fn result_written(name: &[u8], payload: &[u8]) {
     if payload.len() > MOST_RESULT {
+        return;
+    }
+    let seen = with(|traffic| traffic.awaits(task_id(name)));
+    if !seen && memchr::memmem::find(payload, br#""name""#).is_none() {
         return;
     }
     let Ok(result) = result::read(payload) else {
@@ -116,7 +167,7 @@ pub fn result_written(name: &[u8], payload: &[u8]) {
         traffic.finished(
             now,
             task_id(name),
-            result.name.as_deref(),
+            result.name.as_deref().zip(result.finished_at_ms()),
             status,
             result.exc_type.as_deref(),
         );

@@ -20,12 +20,17 @@ use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str, log};
 use crate::settings;
 
+use super::refusal::refusal;
+
 /// Between two writes, in ms.
 const WRITE_EVERY_MS: i64 = 10_000;
 
 /// The server's rounds are 100 ms apart by default, 1 s at most. After a longer
 /// pause nobody knows what was not published and what was not served.
 const GAP_MS: i64 = 2_500;
+
+/// How often it is looked whether the server refuses writes, in ms.
+const REFUSAL_EVERY_MS: i64 = 1_000;
 
 /// Fields written at a time.
 const PORTION: usize = 100;
@@ -56,6 +61,10 @@ struct Clock {
     round_ms: i64,
     /// Something else lies under that name, and the log says so.
     refused: bool,
+    /// Whether the server refused writes when that was looked at, and when it was,
+    /// Unix ms.
+    refusing: bool,
+    refusal_ms: i64,
 }
 
 static CLOCK: MainCell<Clock> = MainCell::new(Clock {
@@ -71,6 +80,8 @@ static CLOCK: MainCell<Clock> = MainCell::new(Clock {
     name: Vec::new(),
     round_ms: 0,
     refused: false,
+    refusing: false,
+    refusal_ms: 0,
 });
 
 /// Set while a write of ours raises its own events.
@@ -119,7 +130,12 @@ pub fn round(ctx: Ctx<'_>) {
     }
     if CLOCK.get().unread {
         read_back(ctx, name, now);
-    } else if due && (name.is_none() || CLOCK.get().refused) {
+    }
+    if refuses(ctx, now) {
+        super::with(|traffic| traffic.unheard(now));
+    }
+    super::adopt(now);
+    if due && (name.is_none() || still_refused(ctx, name)) {
         // Nobody wants the changes; taking them is what marks tasks that beat dropped.
         super::with(Traffic::take_changes);
         CLOCK.get_mut().last_ms = now;
@@ -130,6 +146,22 @@ pub fn round(ctx: Ctx<'_>) {
             CLOCK.get_mut().timer = timer;
         }
     }
+}
+
+/// Whether the server refuses its clients' writes, as of lately.
+fn refuses(ctx: Ctx<'_>, now: i64) -> bool {
+    if writes_paused() {
+        return true;
+    }
+    let ago = now.saturating_sub(CLOCK.get().refusal_ms);
+    if (0..REFUSAL_EVERY_MS).contains(&ago) {
+        return CLOCK.get().refusing;
+    }
+    let refusing = refusal(ctx).is_some();
+    let mut clock = CLOCK.get_mut();
+    clock.refusal_ms = now;
+    clock.refusing = refusing;
+    refusing
 }
 
 /// Takes up what the hash remembers, if this server has observed nothing itself.
@@ -145,6 +177,25 @@ fn read_back(ctx: Ctx<'_>, name: Option<&[u8]>, now: i64) {
         traffic.resumed(now);
         traffic
     }));
+    if let Some(lists) = super::LISTS.get_mut().as_mut() {
+        lists.adopted = false;
+    }
+}
+
+/// Whether what lies under the name is still none of ours. Once it is gone, all that
+/// was observed is to be written.
+fn still_refused(ctx: Ctx<'_>, name: Option<&[u8]>) -> bool {
+    if !CLOCK.get().refused {
+        return false;
+    }
+    let _home = ctx.home();
+    let key = name.and_then(Str::new).filter(|_| ctx.select(DB));
+    if key.is_none_or(|key| matches!(found(ctx, &key), Found::SomethingElse)) {
+        return true;
+    }
+    CLOCK.get_mut().refused = false;
+    super::with(Traffic::mark_all_changed);
+    false
 }
 
 /// What the hash holds; `None` if there is none, or none that may be ours.
@@ -303,6 +354,7 @@ pub fn look_at_the_primarys(ctx: Ctx<'_>, now: i64) {
 /// Whether the key that is being deleted is the hash, by somebody else's hand.
 pub fn deleted(db: i32, name: &[u8]) -> bool {
     db == DB
+        && !CLOCK.get().refused
         && !WRITING.load(Relaxed)
         && settings::with(|current| {
             !name.is_empty() && current.settings.state_key.as_slice() == name

@@ -191,6 +191,30 @@ pub fn memory_full() -> bool {
     unsafe { ratio() >= 1.0 }
 }
 
+/// Whether memory is at `maxmemory` and the server has nothing that it may evict to
+/// make room: clients' writes that take memory are refused then, with OOM.
+#[must_use]
+pub fn memory_refuses(ctx: Ctx<'_>) -> bool {
+    if !memory_full() {
+        return false;
+    }
+    let policy = setting(ctx, b"maxmemory-policy").unwrap_or_default();
+    policy == b"noeviction" || (policy.starts_with(b"volatile-") && nothing_expires(ctx))
+}
+
+/// Databases that are asked for keys with a TTL.
+const MOST_DATABASES: u32 = 64;
+
+/// Whether no key has a TTL, in the first databases. Costs what `INFO keyspace` costs.
+fn nothing_expires(ctx: Ctx<'_>) -> bool {
+    let Some(info) = Info::of(ctx, c"keyspace") else {
+        return false;
+    };
+    let mut dbs =
+        (0..MOST_DATABASES).filter_map(|n| info.field(&CString::new(format!("db{n}")).ok()?));
+    dbs.all(|db| db.split(',').any(|field| field == "expires=0"))
+}
+
 /// What a primary knows of its replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replicas {
