@@ -26,8 +26,9 @@ pub struct Progress {
     pub pops: u64,
     /// It is gone from its queue and nobody took it.
     pub lost: Option<&'static str>,
-    /// Results of this task were seen here before.
-    pub leaves_results: bool,
+    /// Whether runs of this task were seen to leave results here before; `None` where
+    /// too few runs were seen to tell.
+    pub leaves_results: Option<bool>,
 }
 
 /// How far a message has come.
@@ -189,7 +190,12 @@ impl Progress {
             let why = "a worker took it and has not acknowledged it: it waits for a free \
                        process, or runs with acks_late";
             ("task", why.to_owned())
-        } else if self.leaves_results {
+        } else if self.leaves_results == Some(false) {
+            let why = "a worker took and acknowledged it, and no result was written; none of its \
+                       runs seen here left one, so the task most likely ignores its result \
+                       (ignore_result), or keeps it on another server";
+            ("result", why.to_owned())
+        } else if self.leaves_results == Some(true) {
             let why = "a worker took and acknowledged it, and no result was written; results of \
                        this task were seen here before, so it most likely still runs";
             ("result", why.to_owned())
@@ -466,11 +472,19 @@ mod tests {
             (taken(), WAITING, ["taken", "", "result", "ignore_result"]),
             (
                 Progress {
-                    leaves_results: true,
+                    leaves_results: Some(true),
                     ..taken()
                 },
                 WAITING,
                 ["taken", "", "result", "most likely still runs"],
+            ),
+            (
+                Progress {
+                    leaves_results: Some(false),
+                    ..taken()
+                },
+                WAITING,
+                ["taken", "", "result", "most likely ignores its result"],
             ),
             (
                 Progress {
