@@ -776,8 +776,8 @@ async fn a_replica_shows_what_would_be_done_and_is_asked_for_no_more() {
     .await;
 }
 
-/// The worst wait of a client that only says PING, until `over` answers true.
-/// How many requests were answered, and the longest wait.
+/// How many requests of a client that only says PING were answered until `over` answers
+/// true, and its longest wait.
 async fn served(conn: &mut Conn, mut over: impl FnMut() -> bool) -> (u32, Duration) {
     let (mut served, mut worst) = (0, Duration::ZERO);
     while !over() {
