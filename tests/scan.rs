@@ -31,7 +31,8 @@ async fn answers_the_fields_of_the_contract() {
         conn.run(Message::new("a.b", "1").push()).await;
         for mut conn in [server.connect().await, server.connect_resp3().await] {
             let scan = conn.fields("HYGIENE.SCAN").await;
-            assert_eq!(scan.int("scanned"), 4, "{scan:?}");
+            // And what was observed, once it is written down.
+            assert!((4..=5).contains(&scan.int("scanned")), "{scan:?}");
             for name in ["duration_ms", "server_ms"] {
                 assert!(scan.int(name) >= 0, "{name}");
             }
@@ -96,7 +97,8 @@ async fn keys_are_counted_by_class_and_by_what_is_left_of_their_life() {
             .start()
             .await;
         let mut conn = server.connect().await;
-        let lives = [30, 59, 61, 3599, 3601, 86_399, 86_401, 604_799, 604_801];
+        // Those above a limit by so much that it takes a while to fall below.
+        let lives = [50, 59, 120, 3599, 3660, 86_399, 86_460, 604_799, 604_860];
         for life in lives {
             conn.run(cmd!["SETEX", format!("celery-task-meta-{life}"), life, 1])
                 .await;
