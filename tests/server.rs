@@ -127,10 +127,11 @@ impl Binary {
             && (self.version < (9, 1) || self.name.ends_with("9.1.0"))
     }
 
-    /// Whether ACL CAT names the commands of modules that are in a category, too (the
-    /// first Valkeys with such categories left them out: valkey PR #1140).
+    /// Whether ACL CAT names the commands of modules that are in a category, too: the
+    /// first servers with such categories left them out (redis PR #13489, valkey PR #1140).
     pub fn acl_cat_names_modules_commands(&self) -> bool {
-        !["Valkey 8.0.0", "Valkey 8.0.1"].contains(&self.name.as_str())
+        let first = ["Redis 7.4.0", "Redis 7.4.1", "Valkey 8.0.0", "Valkey 8.0.1"];
+        !first.contains(&self.name.as_str())
     }
 
     /// Whether a slot of a cluster can move as a whole (Valkey 9.0).

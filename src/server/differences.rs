@@ -131,7 +131,7 @@ impl Differences {
 /// From Valkey 8.1.0 to 9.1.0 a subscriber makes `COPY ... DB n` and `MOVE` leave the
 /// client in the wrong database (valkey PR #1819, mended by #4024).
 fn generic_events_are_safe(name: &str, version: (u32, u32, u32)) -> bool {
-    name != "Valkey" || version < (8, 1, 0) || version > (9, 1, 0)
+    name != "Valkey" || !((8, 1, 0)..=(9, 1, 0)).contains(&version)
 }
 
 /// Looks what the server that is loading us can do, before anybody asks for it.

@@ -58,6 +58,10 @@ integration/aof-multi-part integration/rdb integration/replication-2 integration
 integration/block-repl integration/failover integration/logging integration/dismiss-mem""".split()
 
 
+# It looks for its own module at the head of MODULE LIST, and for none at the end.
+ALONE = {"unit/moduleapi/infra: modules config rewrite"}
+
+
 @dataclasses.dataclass
 class Result:
     """What a suite said on one side."""
@@ -66,6 +70,8 @@ class Result:
     skipped: set = dataclasses.field(default_factory=set)
     # Each with what to run to see it again.
     failed: dict = dataclasses.field(default_factory=dict)
+    # Names of those that failed as they would stand among the others.
+    met: set = dataclasses.field(default_factory=set)
     # How many passed: Redis has tests that share a name.
     ok: int = 0
     seconds: float = 0
@@ -73,7 +79,7 @@ class Result:
     stamped: int | None = None
 
     def ran(self):
-        return self.passed | self.skipped | self.failed.keys()
+        return self.passed | self.skipped | self.met | self.failed.keys()
 
 
 class CannotRun(Exception):
@@ -328,6 +334,7 @@ class Tcl:
         result.skipped |= set(re.findall(r"^\[(?:ignore|skip)\]: (.*)$", text, re.M))
         for name, unit in re.findall(r"^\[err\]: (.*) in tests/(\S+)\.tcl", text, re.M):
             result.failed[f"{unit}: {name}"] = unit
+            result.met.add(re.sub(r"\d+", "N", name))
         done = set(re.findall(r"^\[\d+/\d+ done\]: (\S+)", text, re.M))
         begun = [unit for unit in re.findall(r"^Testing (\S+)$", text, re.M) if unit not in done]
         cut = re.findall(r"^\[(exception|TIMEOUT)\]: (.*)$", text, re.M)
@@ -417,6 +424,9 @@ class Row:
         if not self.suite.judged:
             self.notes = [f"{name}: fails {'with the module' if name in self.module.failed else 'on stock'} alone" for name in sorted(names)]
             return
+        for name in sorted(names.keys() & ALONE):
+            del names[name]
+            self.notes.append(f"{name}: wants no other module beside its own, whichever that is")
         fails = {name: [int(name in side.failed) for side in (self.stock, self.module)] for name in names}
         runs = 1
         while names and runs <= REPEATS:
