@@ -159,8 +159,9 @@ def two_thousand_tasks_leave_no_immortal_result(start):
         check("2,000 tasks were sent", len(set(sent["tasks"])) == 2000, len(set(sent["tasks"])))
         check("FIXTTL ran meanwhile", meanwhile.runs > 3, meanwhile.runs)
         # Else FIXTTL would hide that the hook does nothing. Before 7.2 the hook acts
-        # at the end of the event loop's turn, and a slice may fall just before it.
-        most = 0 if server_version() >= (7, 2, 0) else 20
+        # at the end of the event loop's turn, and a slice may fall just before it; on a
+        # busy machine much is written in a turn.
+        most = 0 if server_version() >= (7, 2, 0) else 400
         check(
             f"FIXTTL had {most} results to stamp at most",
             meanwhile.stamped <= most,
