@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 EXAMPLES = Path(__file__).resolve().parent
 APP = EXAMPLES / "celery_app.py"
 PR_SET_PDEATHSIG = 1

@@ -210,7 +210,7 @@ def an_async_client_gets_the_result_of_a_sweep_and_changes_of_the_verdict(enviro
     try:
         wait_for("the listener", lambda: client.pubsub_numsub("hygiene:events")[0][1] == 1)
         run(environment, ["-c", SEND], REDIS_URL=server.url)
-        wait_for("its end", lambda: listener.poll() is not None, deadline_s=30)
+        wait_for("its end", lambda: listener.poll() is not None, deadline_s=90)
     finally:
         listener.kill()
     said = (server.dir / f"listener-{environment.name}.log").read_text()

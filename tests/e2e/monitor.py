@@ -42,7 +42,7 @@ class Monitor:
         try:
             self._start("exporter", self._exporter())
             self._start("prometheus", self._prometheus())
-            wait_for("answer from Prometheus", self._ready, deadline_s=30)
+            wait_for("answer from Prometheus", self._ready, deadline_s=90)
         except BaseException:
             self.stack.close()
             raise

@@ -202,7 +202,7 @@ def workers_are_counted_and_named(start):
         wait_for(
             f"{number} live workers in BEATSTATUS",
             lambda: status(client)["workers"]["live"] == number,
-            deadline_s=15,
+            deadline_s=60,
         )
         # And it stays so, between two polls of the queue, too.
         for _ in range(10):
@@ -458,7 +458,7 @@ def a_killed_workers_messages_go_back_and_every_task_runs(start):
                 '"SUCCESS"' in (client.get(f"celery-task-meta-{task}") or "")
                 for task in sent["working"]
             ),
-            deadline_s=40,
+            deadline_s=90,
         )
         # Each is put back when its own time has come.
         back = []
@@ -467,7 +467,7 @@ def a_killed_workers_messages_go_back_and_every_task_runs(start):
             back.append(orphans("REQUEUE")["requeued"])
             return sum(back) == 2
 
-        wait_for("end of both etas", both_are_back, deadline_s=40)
+        wait_for("end of both etas", both_are_back, deadline_s=90)
         wait_for(
             "the result of every task",
             lambda: all(
@@ -599,7 +599,7 @@ print(json.dumps([late.delay(2).id for _ in range(4)] + [add.delay(n, 2).id for 
     check("the worker left its messages", len(left) >= 8, len(left))
     check("under its own names only", not client.exists("unacked"))
     # Nobody but the server itself is there.
-    wait_for("their return", lambda: not client.exists("taken", "taken_at"), deadline_s=40)
+    wait_for("their return", lambda: not client.exists("taken", "taken_at"), deadline_s=90)
     log = server.log_file.read_text(errors="replace")
     back = re.findall(r"ORPHANS REQUEUE by sweep-interval: (\d+) messages", log)
     check("all of that is logged", sum(map(int, back)) == len(left), back)
@@ -609,7 +609,7 @@ print(json.dumps([late.delay(2).id for _ in range(4)] + [add.delay(n, 2).id for 
             lambda: all(
                 '"SUCCESS"' in (client.get(f"celery-task-meta-{task}") or "") for task in sent
             ),
-            deadline_s=40,
+            deadline_s=90,
         )
         wait_for("nothing unacknowledged", lambda: not client.exists("taken"))
     check_runs(server, sent, left)

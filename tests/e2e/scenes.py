@@ -125,7 +125,7 @@ def tasks_are_known(stage):
                     yield f"{name} has {field_name} {task.get(field_name)}, now is {now_ms:.0f}"
 
     try:
-        wait_for("tasks", lambda: not list(wrong()), deadline_s=35)
+        wait_for("tasks", lambda: not list(wrong()), deadline_s=90)
     except Failure:
         raise Failure(f"tasks: {'; '.join(wrong())}") from None
 
