@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use redis::{Cmd, Value};
 
 use crate::celery::{
@@ -660,6 +661,49 @@ async fn looking_is_no_use_of_what_is_looked_at() {
             let idle = conn.int(cmd!["OBJECT", "IDLETIME", key]).await;
             assert!(idle >= 2 * HOUR, "{key}: {idle} s after {}", binary.name);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn looking_for_what_is_not_there_is_no_keymiss_for_anybody() {
+    on_every_server(async |binary| {
+        // With it the server lets a module look at keys without telling.
+        if !binary.stamps_in_the_same_unit() {
+            return binary.left_out("it tells of each key that a module looks for in vain");
+        }
+        let server = Setup::on(binary)
+            .setting("verdict-interval", "1s")
+            .config("notify-keyspace-events KEm")
+            .start()
+            .await;
+        let client = redis::Client::open(("127.0.0.1", server.port)).expect("an address");
+        let mut channel = client.get_async_pubsub().await.expect("a connection");
+        channel
+            .psubscribe("__keyevent@*__:keymiss")
+            .await
+            .expect("a subscription");
+        let mut conn = server.connect().await;
+        conn.run("HYGIENE.BEATSTATUS").await;
+        wait_for(
+            "a look by itself",
+            Duration::from_secs(30),
+            async || match conn.info("hygiene", "hygiene_looks_total").await.as_deref() {
+                None | Some("0") => Err("none".to_owned()),
+                _ => Ok(()),
+            },
+        )
+        .await;
+        // What is heard first is what the client itself asks for now.
+        conn.run("GET mine").await;
+        let mut told = channel.on_message();
+        let first = tokio::time::timeout(Duration::from_secs(30), told.next()).await;
+        let key: String = first
+            .expect("in time")
+            .expect("a message")
+            .get_payload()
+            .expect("text");
+        assert_eq!(key, "mine");
     })
     .await;
 }

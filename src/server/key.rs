@@ -12,9 +12,10 @@ use crate::core::policy::Ttl;
 
 const READ: i32 = 1;
 const WRITE: i32 = 2;
-/// Looking at a key for housekeeping is no use of it: LRU and LFU stay. Servers
-/// before 7.2 know only the first of the two bits and ignore the other.
-const QUIETLY: i32 = (1 << 16) | (1 << 18);
+/// Looking at a key for housekeeping is no use of it: LRU and LFU stay, one that is
+/// not there is no `keymiss` for anybody, and neither counts as a hit or a miss.
+/// Servers before 7.2 know only the first of these bits and ignore the others.
+const QUIETLY: i32 = (1 << 16) | (1 << 17) | (1 << 18);
 
 /// The longest string, in bytes, that a server keeps in one piece with its object:
 /// 44 in Redis to 8.2, up to what is left of 128 in Valkey 9 (object.c).
