@@ -4,9 +4,9 @@
 Both sides run in one go, with the same server program, each suite on servers of its
 own; the module has its default settings, so enforcement is on. Prints a table, a row
 a suite. Equal means: the same tests ran, and the same failed. Tests that do not are
-run again on both sides, up to REPEATS times: what then fails most times with the module
-and never without it is a difference, what fails now and then is named as that. A suite
-that cannot run here is named with the reason.
+run again on both sides, up to REPEATS times: what then fails on one side alone is a
+difference, what fails now and then is named as that. A suite that cannot run here
+is named with the reason.
 
 The table also counts the keys that the module gave a TTL: Celery sets its own unless
 result_expires is 0, so that is what its tests run with here.
@@ -446,9 +446,8 @@ class Row:
                     count[side] += name in result.failed
         for name, (stock, module) in sorted(fails.items()):
             said = f"{name}: failed {stock} of {runs} times on stock, {module} of {runs} with the module"
-            # What fails now and then, or without the module alone, is the machine's or the
-            # test's own, and told; most times with it, and never without, is ours.
-            (self.differences if module * 2 > runs and not stock else self.notes).append(said)
+            # Once is chance, and told; again, and never on the other side, is not.
+            (self.differences if max(stock, module) > 1 and not min(stock, module) else self.notes).append(said)
 
     def cells(self):
         if self.why:
