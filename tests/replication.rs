@@ -55,6 +55,17 @@ pub async fn results_without_ttl(server: &Server) -> usize {
     results.iter().filter(|row| row.expires_ms < 0).count()
 }
 
+/// Writes in two databases of the first server, sweeps it, and fails the test unless all
+/// hold the same then.
+pub async fn assert_written_and_swept_alike(servers: &[&Server]) {
+    for db in [0, 9] {
+        write_all(&mut servers[0].connect_db(db).await).await;
+    }
+    servers[0].connect().await.run("HYGIENE.FIXTTL").await;
+    wait_until_stamped(servers[0]).await;
+    assert_same_data(servers).await;
+}
+
 /// Waits until every result has a TTL, over all databases.
 pub async fn wait_until_stamped(server: &Server) {
     wait_for(

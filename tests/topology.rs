@@ -14,7 +14,10 @@ use crate::client::{Conn, int};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
 use crate::jobs;
-use crate::replication::{results_without_ttl, wait_until_stamped, wait_until_synced, write_all};
+use crate::replication::{
+    assert_written_and_swept_alike, results_without_ttl, wait_until_stamped, wait_until_synced,
+    write_all,
+};
 use crate::server::{Server, Setup, oldest, on_every_server, on_one_server, same, stays, wait_for};
 
 /// How long a change that the servers make by themselves may take.
@@ -139,12 +142,7 @@ async fn a_replica_on_a_newer_server_holds_the_same_and_goes_on_alone() {
         let mut new = Setup::on(binary).replica_of(&old).start().await;
         wait_until_in_step(&old, &new).await;
         conn.run("HYGIENE.CONFIG SET enforce yes").await;
-        for db in [0, 9] {
-            write_all(&mut old.connect_db(db).await).await;
-        }
-        conn.run("HYGIENE.FIXTTL").await;
-        wait_until_stamped(&old).await;
-        assert_same_data(&[&old, &new]).await;
+        assert_written_and_swept_alike(&[&old, &new]).await;
 
         new.connect().await.run("REPLICAOF NO ONE").await;
         write_all(&mut new.connect_db(3).await).await;

@@ -12,7 +12,10 @@ use crate::cmd;
 use crate::data::{DataSet, assert_same_data, wait_until_in_step};
 use crate::lifecycle::replace_by;
 use crate::observe::{marked, publish, status, wait_for_state};
-use crate::replication::{results_without_ttl, wait_until_stamped, wait_until_synced, write_all};
+use crate::replication::{
+    assert_written_and_swept_alike, results_without_ttl, wait_until_stamped, wait_until_synced,
+    write_all,
+};
 use crate::server::{
     Binary, Server, Setup, module_path, older_module, on_every_server, same, wait_for,
 };
@@ -119,12 +122,7 @@ async fn a_replica_that_is_upgraded_first_holds_the_same_and_takes_over() {
         conn.run("HYGIENE.CONFIG SET enforce no").await;
         seed_results(&mut conn, "s", 2_000).await;
         conn.run("HYGIENE.CONFIG SET enforce yes").await;
-        for db in [0, 9] {
-            write_all(&mut old.connect_db(db).await).await;
-        }
-        conn.run("HYGIENE.FIXTTL").await;
-        wait_until_stamped(&old).await;
-        assert_same_data(&[&old, &new]).await;
+        assert_written_and_swept_alike(&[&old, &new]).await;
 
         let writer = Writer::start(old.port, "w");
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -279,17 +279,7 @@ fn a_beat_that_keeps_dying_is_flapping_until_it_lives() {
 /// The same in another database.
 fn in_db(server: &mut Server, db: u32, pushes: Vec<Push>) {
     for push in pushes {
-        let id = format!("id-{db}-{}", push.at);
-        let message = Envelope {
-            task: Some(push.task.as_str().into()),
-            id: Some(id.as_str().into()),
-            origin: Some(push.origin.as_str().into()),
-            beat: push.marked,
-            ..Envelope::default()
-        };
-        server
-            .traffic
-            .pushed(push.at, db, b"celery", Some(&message));
+        server.deliver(db, &push);
         server.now = push.at;
     }
 }

@@ -127,7 +127,7 @@ impl Server {
         self.pending.sort_by_key(|push| std::cmp::Reverse(push.at));
     }
 
-    fn deliver(&mut self, push: &Push) {
+    fn deliver(&mut self, db: u32, push: &Push) {
         self.sent += 1;
         let id = format!("id-{}", self.sent);
         let message = Envelope {
@@ -138,14 +138,14 @@ impl Server {
             ..Envelope::default()
         };
         self.traffic
-            .pushed(push.at, 0, push.queue.as_bytes(), Some(&message));
+            .pushed(push.at, db, push.queue.as_bytes(), Some(&message));
     }
 
     /// Everything up to a moment passes.
     fn until(&mut self, to: i64) -> &mut Self {
         while self.pending.last().is_some_and(|push| push.at <= to) {
             let push = self.pending.pop().unwrap();
-            self.deliver(&push);
+            self.deliver(0, &push);
         }
         self.now = to;
         self
