@@ -16,6 +16,9 @@ use crate::server::{Binary, Server, Setup, on_every_server, on_one_server, same,
 const LONG: Duration = Duration::from_secs(60);
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
+/// The server's own default: on a busy machine a node is silent for a while, and no
+/// replica should take over then.
+const CALM_MS: u32 = 15_000;
 /// Hash tags that results are spread over.
 const TAGS: usize = 60;
 
@@ -42,7 +45,16 @@ impl Cluster {
             replicas,
         };
         cluster.meet().await;
+        cluster.gives_up_after(CALM_MS).await;
         cluster
+    }
+
+    /// How long a node may be silent before the others give it up.
+    async fn gives_up_after(&self, ms: u32) {
+        for node in self.nodes() {
+            let words = cmd!["CONFIG", "SET", "cluster-node-timeout", ms];
+            node.connect().await.run(words).await;
+        }
     }
 
     fn nodes(&self) -> impl Iterator<Item = &Server> {
@@ -416,6 +428,7 @@ async fn a_failover_in_a_cluster_leaves_no_result_without_ttl() {
             conn.run("HYGIENE.CONFIG SET enforce no").await;
         }
         cluster.seed(100).await;
+        cluster.gives_up_after(2_000).await;
         cluster.primaries[0].kill_9();
         let mut conn = cluster.replicas[0].connect().await;
         wait_for("the replica to take over", LONG, async || {
@@ -424,6 +437,7 @@ async fn a_failover_in_a_cluster_leaves_no_result_without_ttl() {
         })
         .await;
         cluster.primaries[0].start_again().await;
+        cluster.gives_up_after(CALM_MS).await;
         let back = cluster.primaries.remove(0);
         let new = cluster.replicas.remove(0);
         cluster.primaries.insert(0, new);
