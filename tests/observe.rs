@@ -9,6 +9,7 @@ use crate::celery::{Clock, Message, binding, extended, queue_key, result_key};
 use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
+use crate::replication::results_without_ttl;
 use crate::server::{Binary, Setup, on_every_server, same, stays, wait_for};
 
 const STATE: &str = "hygiene:state";
@@ -131,6 +132,47 @@ async fn every_way_of_a_push_is_heard() {
             let task = status.one("tasks", "name", &format!("task{n}"));
             assert!(task.int("last_published_ms") > 0, "task{n}: {status:?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn threads_that_read_and_write_for_the_server_spoil_nothing() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).config("io-threads 3").start().await;
+        server.connect().await.run("SET text x").await;
+        let mut clients = Vec::new();
+        for client in 0..12 {
+            let mut conn = server.connect().await;
+            clients.push(tokio::spawn(async move {
+                for n in 0..200 {
+                    let message = marked(&format!("task{client}"), n);
+                    // What is held of a push that fails is let go by the next command.
+                    conn.error(cmd!["LPUSH", "text", message.body()]).await;
+                    publish(&mut conn, &message).await;
+                    let key = result_key(&format!("{client}-{n}"));
+                    conn.run(cmd!["SET", &key, "x".repeat(n * 100)]).await;
+                }
+            }));
+        }
+        for client in clients {
+            client.await.expect("a client");
+        }
+        server.assert_alive();
+        let mut conn = server.connect().await;
+        let status = status(&mut conn).await;
+        for client in 0..12 {
+            let task = status.one("tasks", "name", &format!("task{client}"));
+            assert!(task.int("last_published_ms") > 0, "{task:?}");
+        }
+        for figure in ["unreadable_messages_total", "faults_total"] {
+            let told = conn.int(cmd!["HYGIENE.STATS", "FIELD", figure]).await;
+            assert_eq!(told, 0, "{figure}");
+        }
+        wait_for("all to have a TTL", Duration::from_secs(5), async || {
+            same(results_without_ttl(&server).await, 0)
+        })
+        .await;
     })
     .await;
 }
