@@ -10,6 +10,7 @@ use crate::client::{bytes, int, list, text};
 use crate::cmd;
 use crate::data::{DataSet, assert_same_data};
 use crate::jobs;
+use crate::replication::results_without_ttl;
 use crate::server::{Binary, Server, Setup, on_every_server, on_one_server, same, wait_for};
 
 /// How long the nodes may take to agree.
@@ -413,6 +414,42 @@ async fn a_slot_that_moves_as_a_whole_during_a_sweep_arrives_as_it_was() {
         for server in cluster.primaries.iter_mut().chain(&mut cluster.replicas) {
             server.assert_alive();
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_database_of_a_node_is_looked_at_where_a_cluster_has_more_than_one() {
+    on_every_server(async |binary| {
+        if !binary.moves_slots_whole() {
+            return binary.left_out("its cluster has one database");
+        }
+        let server = Setup::on(binary)
+            .cluster_node()
+            .config("cluster-databases 16")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1])
+            .await;
+        wait_for("the cluster to be up", LONG, async || {
+            let info = conn.text("CLUSTER INFO").await;
+            info.contains("cluster_state:ok").then_some(()).ok_or(info)
+        })
+        .await;
+        for db in [0, 3, 9] {
+            let mut conn = server.connect_db(db).await;
+            conn.run("SET celery-task-meta-a 1").await;
+            conn.assert_given(3600, "celery-task-meta-a").await;
+            conn.run("PERSIST celery-task-meta-a").await;
+        }
+        let scan = conn.fields("HYGIENE.SCAN MEMORY OFF").await;
+        assert_eq!(scan.int("scanned"), 3, "{scan:?}");
+        let reply = conn.fields("HYGIENE.FIXTTL DB 3").await;
+        assert_eq!(reply.int("stamped"), 1, "{reply:?}");
+        let reply = conn.fields("HYGIENE.FIXTTL").await;
+        assert_eq!(reply.int("stamped"), 2, "{reply:?}");
+        assert_eq!(results_without_ttl(&server).await, 0);
     })
     .await;
 }
