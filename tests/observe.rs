@@ -142,10 +142,10 @@ async fn threads_that_read_and_write_for_the_server_spoil_nothing() {
         let mut server = Setup::on(binary).config("io-threads 3").start().await;
         server.connect().await.run("SET text x").await;
         let mut clients = Vec::new();
-        for client in 0..12 {
+        for client in 0..8 {
             let mut conn = server.connect().await;
             clients.push(tokio::spawn(async move {
-                for n in 0..200 {
+                for n in 0..100 {
                     let message = marked(&format!("task{client}"), n);
                     // What is held of a push that fails is let go by the next command.
                     conn.error(cmd!["LPUSH", "text", message.body()]).await;
@@ -161,7 +161,7 @@ async fn threads_that_read_and_write_for_the_server_spoil_nothing() {
         server.assert_alive();
         let mut conn = server.connect().await;
         let status = status(&mut conn).await;
-        for client in 0..12 {
+        for client in 0..8 {
             let task = status.one("tasks", "name", &format!("task{client}"));
             assert!(task.int("last_published_ms") > 0, "{task:?}");
         }
