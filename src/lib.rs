@@ -43,6 +43,11 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     use server::command::register;
 
     let here = server::differences::find(ctx);
+    // Stamped here and not there, a result would live on at replicas and come back
+    // with the append-only file.
+    if !server::call::is_known(ctx, b"PEXPIREAT") {
+        return Err("rename-command hides PEXPIREAT, by which replicas and the append-only file are told of a TTL".to_owned());
+    }
     settings::replace(settings::from_arguments(args)?);
     server::config::register::<settings::Live>(ctx)?;
 
@@ -81,8 +86,15 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
 /// Lets go of everything, so that nothing of ours is called once the library is gone.
 ///
 /// # Errors
-/// A scan or a sweep is running, or a client waits for HYGIENE.TRIGGER.
+/// A scan or a sweep is running, a client waits for HYGIENE.TRIGGER, or the rules of a
+/// user name a command.
 pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
+    if let Some((user, rule)) = server::acl::rule_that_names(ctx, b"hygiene.") {
+        return Err(format!(
+            "ACL user {user} has the rule {rule}, and the server would end itself over a rule \
+             whose command is gone: ACL SETUSER {user} +@all or -@all begins the rules anew"
+        ));
+    }
     trigger::shut(ctx)?;
     engine::shut(ctx)?;
     hook::stop(ctx);

@@ -10,12 +10,16 @@ use crate::client::{bytes, int, list, text};
 use crate::cmd;
 use crate::data::{DataSet, assert_same_data};
 use crate::jobs;
+use crate::replication::results_without_ttl;
 use crate::server::{Binary, Server, Setup, on_every_server, on_one_server, same, wait_for};
 
 /// How long the nodes may take to agree.
 const LONG: Duration = Duration::from_secs(60);
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
+/// The server's own default: on a busy machine a node is silent for a while, and no
+/// replica should take over then.
+const CALM_MS: u32 = 15_000;
 /// Hash tags that results are spread over.
 const TAGS: usize = 60;
 
@@ -42,7 +46,16 @@ impl Cluster {
             replicas,
         };
         cluster.meet().await;
+        cluster.gives_up_after(CALM_MS).await;
         cluster
+    }
+
+    /// How long a node may be silent before the others give it up.
+    async fn gives_up_after(&self, ms: u32) {
+        for node in self.nodes() {
+            let words = cmd!["CONFIG", "SET", "cluster-node-timeout", ms];
+            node.connect().await.run(words).await;
+        }
     }
 
     fn nodes(&self) -> impl Iterator<Item = &Server> {
@@ -406,6 +419,42 @@ async fn a_slot_that_moves_as_a_whole_during_a_sweep_arrives_as_it_was() {
 }
 
 #[tokio::test]
+async fn every_database_of_a_node_is_looked_at_where_a_cluster_has_more_than_one() {
+    on_every_server(async |binary| {
+        if !binary.moves_slots_whole() {
+            return binary.left_out("its cluster has one database");
+        }
+        let server = Setup::on(binary)
+            .cluster_node()
+            .config("cluster-databases 16")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1])
+            .await;
+        wait_for("the cluster to be up", LONG, async || {
+            let info = conn.text("CLUSTER INFO").await;
+            info.contains("cluster_state:ok").then_some(()).ok_or(info)
+        })
+        .await;
+        for db in [0, 3, 9] {
+            let mut conn = server.connect_db(db).await;
+            conn.run("SET celery-task-meta-a 1").await;
+            conn.assert_given(3600, "celery-task-meta-a").await;
+            conn.run("PERSIST celery-task-meta-a").await;
+        }
+        let scan = conn.fields("HYGIENE.SCAN MEMORY OFF").await;
+        assert_eq!(scan.int("scanned"), 3, "{scan:?}");
+        let reply = conn.fields("HYGIENE.FIXTTL DB 3").await;
+        assert_eq!(reply.int("stamped"), 1, "{reply:?}");
+        let reply = conn.fields("HYGIENE.FIXTTL").await;
+        assert_eq!(reply.int("stamped"), 2, "{reply:?}");
+        assert_eq!(results_without_ttl(&server).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_failover_in_a_cluster_leaves_no_result_without_ttl() {
     on_one_server(async |binary| {
         let mut cluster = Cluster::start(binary, ("sweep-interval", "2s")).await;
@@ -416,6 +465,7 @@ async fn a_failover_in_a_cluster_leaves_no_result_without_ttl() {
             conn.run("HYGIENE.CONFIG SET enforce no").await;
         }
         cluster.seed(100).await;
+        cluster.gives_up_after(2_000).await;
         cluster.primaries[0].kill_9();
         let mut conn = cluster.replicas[0].connect().await;
         wait_for("the replica to take over", LONG, async || {
@@ -424,6 +474,7 @@ async fn a_failover_in_a_cluster_leaves_no_result_without_ttl() {
         })
         .await;
         cluster.primaries[0].start_again().await;
+        cluster.gives_up_after(CALM_MS).await;
         let back = cluster.primaries.remove(0);
         let new = cluster.replicas.remove(0);
         cluster.primaries.insert(0, new);

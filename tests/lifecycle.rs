@@ -162,18 +162,23 @@ async fn a_sweep_begins_anew_when_the_data_set_is_reloaded() {
         let mut server = Setup::on(binary)
             .setting("enforce", "no")
             .setting("max-writes-per-sec", "5000")
+            .append_only()
             .start()
             .await;
         let mut conn = server.connect().await;
-        seed_results(&mut conn, "s", 20_000).await;
-        let id = jobs::start(&mut conn, "HYGIENE.FIXTTL ASYNC").await;
-        conn.run("DEBUG RELOAD").await;
-        conn.run("HYGIENE.CONFIG SET max-writes-per-sec 1000000")
-            .await;
-        jobs::wait_until(&mut conn, id, "finished").await;
-        assert_eq!(results_without_ttl(&server).await, 0);
-        assert_eq!(conn.int("DBSIZE").await, 20_000);
-        server.assert_alive();
+        for reload in ["DEBUG RELOAD", "DEBUG LOADAOF"] {
+            conn.run("FLUSHALL").await;
+            seed_results(&mut conn, "s", 20_000).await;
+            let limit = "HYGIENE.CONFIG SET max-writes-per-sec";
+            conn.run(format!("{limit} 5000")).await;
+            let id = jobs::start(&mut conn, "HYGIENE.FIXTTL ASYNC").await;
+            conn.run(reload).await;
+            conn.run(format!("{limit} 1000000")).await;
+            jobs::wait_until(&mut conn, id, "finished").await;
+            assert_eq!(results_without_ttl(&server).await, 0, "{reload}");
+            assert_eq!(conn.int("DBSIZE").await, 20_000, "{reload}");
+            server.assert_alive();
+        }
     })
     .await;
 }

@@ -107,6 +107,9 @@ async fn is_refused_a_second_time_and_goes_on_working() {
         let mut conn = server.connect().await;
         conn.error(cmd!["MODULE", "LOAD", module_path().to_str()])
             .await;
+        let log = server.log();
+        let ours = |line: &str| by_the_module(line) && line.contains("loaded already");
+        assert!(log.lines().any(ours), "no reason in:\n{log}");
         let loaded = modules(&mut conn).await;
         assert_eq!(loaded.iter().filter(|name| *name == "hygiene").count(), 1);
         conn.run("SET celery-task-meta-a 1").await;
@@ -150,6 +153,64 @@ async fn can_be_unloaded_when_idle_and_loaded_again() {
             conn.assert_given(77, "celery-task-meta-with").await;
             server.assert_alive();
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_of_a_file_may_name_its_commands_from_the_start() {
+    on_every_server(async |binary| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("users.acl");
+        let users = "user default on nopass ~* &* +@all\n\
+                     user monitor on >secret ~* -@all +hygiene.beatstatus +ping\n";
+        std::fs::write(&file, users).expect("a file of users");
+        let line = format!("aclfile {}", file.display());
+        let mut server = Setup::on(binary).config(&line).start().await;
+        for _ in 0..2 {
+            let mut conn = server.connect().await;
+            conn.run("ACL SAVE").await;
+            conn.run("ACL LOAD").await;
+            conn.run("AUTH monitor secret").await;
+            conn.run("HYGIENE.BEATSTATUS").await;
+            let refused = conn.error("HYGIENE.FIXTTL").await;
+            assert!(refused.starts_with("NOPERM"), "{refused}");
+            server.kill_9();
+            server.start_again().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn is_not_unloaded_while_a_users_rules_name_its_commands() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        for rules in ["+@all -hygiene.fixttl", "-@all +hygiene.beatstatus +ping"] {
+            conn.run(format!("ACL SETUSER app on >secret ~* {rules}"))
+                .await;
+            conn.error("MODULE UNLOAD hygiene").await;
+            server.assert_alive();
+            // Valkey may see it by itself.
+            let log = server.log();
+            let told = |line: &str| line.contains("ACL user") || line.contains("ACL rule");
+            assert!(log.lines().any(told), "no reason in:\n{log}");
+            conn.run("ACL LIST").await;
+            assert_eq!(seconds(&setting(&mut conn, "default-ttl").await), 3600);
+        }
+        conn.run("ACL SETUSER app +@all").await;
+        wait_for(
+            "the idle module to unload",
+            Duration::from_secs(5),
+            async || match conn.ask("MODULE UNLOAD hygiene").await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
+        )
+        .await;
+        conn.run("ACL LIST").await;
+        server.assert_alive();
     })
     .await;
 }
@@ -254,6 +315,76 @@ async fn a_bad_argument_of_module_load_leaves_the_server_as_it_was() {
         conn.run("SET celery-task-meta-with 1").await;
         assert_eq!(conn.ttl("celery-task-meta-with").await, 3600);
         server.assert_alive();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_replicas_could_not_be_told_of_a_ttl_it_is_not_loaded() {
+    on_every_server(async |binary| {
+        let hidden = Setup::on(binary).config("rename-command PEXPIREAT \"\"");
+        match hidden.clone().try_start().await {
+            Ok(_) => panic!("{} started", binary.name),
+            Err(log) => {
+                let ours = |line: &str| by_the_module(line) && line.contains("hides PEXPIREAT");
+                assert!(log.lines().any(ours), "no reason in:\n{log}");
+            }
+        }
+        let mut server = hidden.without_module().start().await;
+        let mut conn = server.connect().await;
+        conn.error(cmd!["MODULE", "LOAD", module_path().to_str()])
+            .await;
+        assert!(!modules(&mut conn).await.contains(&"hygiene".to_owned()));
+        server.assert_alive();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn loadex_takes_settings_and_arguments_and_the_settings_win() {
+    on_every_server(async |binary| {
+        if !binary.is_7_0_or_newer() {
+            return binary.left_out("it has no MODULE LOADEX");
+        }
+        let mut server = Setup::on(binary).without_module().start().await;
+        let mut conn = server.connect().await;
+        let file = module_path();
+        let loadex = |words: &str| {
+            let mut load = cmd!["MODULE", "LOADEX", file.to_str()];
+            load.arg(words.split_whitespace().collect::<Vec<_>>());
+            load
+        };
+        for (words, told) in [
+            ("CONFIG hygiene.default-ttl banana", "banana"),
+            ("ARGS default-ttl banana", "banana"),
+            ("CONFIG hygiene.default-ttl 5m ARGS enforce", "enforce"),
+        ] {
+            conn.error(loadex(words)).await;
+            let log = server.log();
+            assert!(
+                log.lines().any(|line| line.contains(told)),
+                "{words}: {log}"
+            );
+            assert!(!modules(&mut conn).await.contains(&"hygiene".to_owned()));
+        }
+        let words = "CONFIG hygiene.default-ttl 5m CONFIG hygiene.sweep-on-start no \
+                     ARGS default-ttl 7m max-age 3h sweep-on-start yes";
+        conn.run(loadex(words)).await;
+        for (name, expected) in [("default-ttl", 300), ("max-age", 3 * 3600)] {
+            assert_eq!(seconds(&setting(&mut conn, name).await), expected, "{name}");
+        }
+        assert_eq!(setting(&mut conn, "sweep-on-start").await, "no");
+        conn.run("SET celery-task-meta-a 1").await;
+        conn.assert_given(300, "celery-task-meta-a").await;
+
+        // What was loaded so is there again after a restart.
+        conn.run("CONFIG REWRITE").await;
+        server.shut_down("NOSAVE");
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        for (name, expected) in [("default-ttl", 300), ("max-age", 3 * 3600)] {
+            assert_eq!(seconds(&setting(&mut conn, name).await), expected, "{name}");
+        }
     })
     .await;
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use redis::Value;
+use tokio::time::MissedTickBehavior;
 
 use crate::celery::{Clock, Message, binding, extended, queue_key, result_key};
 use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
+use crate::replication::results_without_ttl;
 use crate::server::{Binary, Setup, on_every_server, same, stays, wait_for};
 
 const STATE: &str = "hygiene:state";
@@ -130,6 +132,47 @@ async fn every_way_of_a_push_is_heard() {
             let task = status.one("tasks", "name", &format!("task{n}"));
             assert!(task.int("last_published_ms") > 0, "task{n}: {status:?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn threads_that_read_and_write_for_the_server_spoil_nothing() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).config("io-threads 3").start().await;
+        server.connect().await.run("SET text x").await;
+        let mut clients = Vec::new();
+        for client in 0..8 {
+            let mut conn = server.connect().await;
+            clients.push(tokio::spawn(async move {
+                for n in 0..100 {
+                    let message = marked(&format!("task{client}"), n);
+                    // What is held of a push that fails is let go by the next command.
+                    conn.error(cmd!["LPUSH", "text", message.body()]).await;
+                    publish(&mut conn, &message).await;
+                    let key = result_key(&format!("{client}-{n}"));
+                    conn.run(cmd!["SET", &key, "x".repeat(n * 100)]).await;
+                }
+            }));
+        }
+        for client in clients {
+            client.await.expect("a client");
+        }
+        server.assert_alive();
+        let mut conn = server.connect().await;
+        let status = status(&mut conn).await;
+        for client in 0..8 {
+            let task = status.one("tasks", "name", &format!("task{client}"));
+            assert!(task.int("last_published_ms") > 0, "{task:?}");
+        }
+        for figure in ["unreadable_messages_total", "faults_total"] {
+            let told = conn.int(cmd!["HYGIENE.STATS", "FIELD", figure]).await;
+            assert_eq!(told, 0, "{figure}");
+        }
+        wait_for("all to have a TTL", Duration::from_secs(5), async || {
+            same(results_without_ttl(&server).await, 0)
+        })
+        .await;
     })
     .await;
 }
@@ -630,17 +673,29 @@ async fn a_wedged_beat_is_told_silent_though_others_send_on() {
     let told = status(&mut conn).await;
     assert_eq!(told.text("verdict"), "unknown", "without history: {told:?}");
 
-    let every = Duration::from_secs(2);
-    let mut tick = tokio::time::interval(every);
-    for n in 0..=10 {
+    // Until its rhythm is known: a machine that is busy makes an even pace uneven.
+    let mut tick = tokio::time::interval(Duration::from_secs(2));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats = 0;
+    wait_for("a rhythm", Duration::from_secs(180), async || {
         tick.tick().await;
-        let id = format!("beat-{n}");
+        let id = format!("beat-{beats}");
+        beats += 1;
         publish(&mut conn, &Message::new("project.tick", &id)).await;
         let done = Clock::of(&mut conn).await.ago(0);
         let result = extended(&id, "project.tick", "SUCCESS", done);
         conn.run(cmd!["SET", result_key(&id), result]).await;
-        assert_ne!(status(&mut conn).await.text("verdict"), "beat_silent");
-    }
+        let told = status(&mut conn).await;
+        assert_ne!(told.text("verdict"), "beat_silent", "{told:?}");
+        // Ten short gaps are wanted before a silence means anything, and one may be
+        // none, for the server stood still.
+        if beats > 12 && told.map("publisher").text("state") == "alive" {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    })
+    .await;
     let last = Clock::of(&mut conn).await;
     let mut sent = 0;
     let told = wait_for("silence", Duration::from_secs(30), async || {
@@ -656,8 +711,8 @@ async fn a_wedged_beat_is_told_silent_though_others_send_on() {
     })
     .await;
     let after = Clock::of(&mut conn).await.0 - last.0;
-    // Two intervals and 5 s; the rest is what a busy machine may add.
-    assert!((8_000..20_000).contains(&after), "told after {after} ms");
+    // Two intervals and 5 s, and what a busy machine adds.
+    assert!(after >= 8_000, "told after {after} ms");
     let reason = told.text("reason");
     assert!(reason.contains("project.tick"), "{reason}");
     assert!(reason.contains(" s ago"), "{reason}");

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use redis::ProtocolVersion;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::client::Conn;
 
@@ -424,6 +425,7 @@ impl Setup {
                         dir,
                         sentinel: self.sentinel,
                         child: Some(child),
+                        kept: None,
                     });
                 }
                 Err(log) if log.contains("in use") || log.contains("not our server") => last = log,
@@ -530,6 +532,17 @@ fn free_port() -> u16 {
     }
 }
 
+/// Takes a port without listening there, so that who connects is refused, as by a dead
+/// server, and nobody else is given it: no server of another test, whose sentinels or
+/// replicas would then be talked to, and no connection, which would find itself.
+fn keep_port(port: u16) -> Option<TcpSocket> {
+    let socket = TcpSocket::new_v4().ok()?;
+    // Connections that the server has just lost are still in the kernel's tables.
+    socket.set_reuseaddr(true).ok()?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into()).ok()?;
+    Some(socket)
+}
+
 /// Starts the program and waits until it answers; the log when it gives up.
 async fn launch(binary: &Binary, conf: &Path, sentinel: bool, port: u16) -> Result<Child, String> {
     let dir = conf.parent().expect("the configuration lies in a folder");
@@ -591,6 +604,8 @@ pub struct Server {
     dir: TempDir,
     sentinel: bool,
     child: Option<Child>,
+    /// Keeps the port for it while it does not run.
+    kept: Option<TcpSocket>,
 }
 
 impl Server {
@@ -637,6 +652,7 @@ impl Server {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("the server can be killed");
             child.wait().expect("and has ended");
+            self.kept = keep_port(self.port);
         }
     }
 
@@ -644,6 +660,7 @@ impl Server {
     pub fn shut_down(&mut self, how: &str) {
         if let Some(child) = self.child.take() {
             end(child, self.port, how);
+            self.kept = keep_port(self.port);
         }
     }
 
@@ -651,6 +668,7 @@ impl Server {
     /// configuration as it lies there now (CONFIG REWRITE included).
     pub async fn start_again(&mut self) {
         self.kill_9();
+        self.kept = None;
         let conf = self.dir.path().join("redis.conf");
         match launch(self.binary, &conf, self.sentinel, self.port).await {
             Ok(child) => self.child = Some(child),

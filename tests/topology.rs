@@ -134,6 +134,50 @@ async fn two_replicas_and_one_behind_them_hold_the_same_however_they_were_synced
 }
 
 #[tokio::test]
+async fn a_replica_that_gets_its_copy_over_a_channel_of_its_own_holds_the_same() {
+    on_every_server(async |binary| {
+        let setup = || {
+            Setup::on(binary)
+                .setting("enforce", "no")
+                .setting("max-writes-per-sec", "5000")
+                .config("repl-diskless-sync yes")
+                // Slow enough a copy for writes to come meanwhile.
+                .config("rdb-key-save-delay 50")
+        };
+        let primary = setup().start().await;
+        let mut conn = primary.connect().await;
+        let mut channel = None;
+        // Redis 8.0 and Valkey 8.0, each by its own name.
+        for name in ["repl-rdb-channel", "dual-channel-replication-enabled"] {
+            if conn.ask(cmd!["CONFIG", "SET", name, "yes"]).await.is_ok() {
+                channel = Some(format!("{name} yes"));
+            }
+        }
+        let Some(channel) = channel else {
+            return binary.left_out("copy and commands come over one channel");
+        };
+        seed_results(&mut conn, "s", 20_000).await;
+        let id = sweep_in_the_middle(&mut conn).await;
+        let replica = setup().config(&channel).replica_of(&primary).start().await;
+        conn.run("HYGIENE.CONFIG SET enforce yes").await;
+        let writer = Writer::start(primary.port, "w");
+        let mut lower = replica.connect().await;
+        wait_for("the copy", LONG, async || {
+            let link = lower.info("replication", "master_link_status").await;
+            same(link.as_deref(), Some("up"))
+        })
+        .await;
+        assert!(!writer.stop().await.is_empty(), "there was traffic");
+        let log = replica.log().to_lowercase();
+        assert!(log.contains("channel"), "one channel alone:\n{log}");
+        jobs::wait_until(&mut conn, id, "finished").await;
+        wait_until_stamped(&primary).await;
+        assert_same_data(&[&primary, &replica]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_replica_on_a_newer_server_holds_the_same_and_goes_on_alone() {
     on_every_server(async |binary| {
         let mut old = Setup::on(oldest()).setting("enforce", "no").start().await;

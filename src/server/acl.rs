@@ -5,7 +5,7 @@
 
 use redis_module::raw;
 
-use super::{Ctx, Str};
+use super::{Ctx, Str, call};
 
 /// What is to be done to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,35 @@ pub fn current_user(ctx: Ctx<'_>) -> Option<Vec<u8>> {
     // SAFETY: the context is that of a running command; the string is ours to free.
     let name = Str::own(unsafe { name(ctx.ptr()) })?;
     Some(name.bytes().to_vec())
+}
+
+/// A user whose rules name commands that begin so, and the rule. A server looks such a
+/// rule up anew when commands go, or when it writes users down, and ends itself by an
+/// assertion if the command is gone (Redis 6.2 to 8.10, Valkey 8.0 and 8.1, acl.c,
+/// `ACLDescribeSelectorCommandRules`, `ACLRecomputeCommandBitsFromCommandRulesAllUsers`;
+/// Valkey 9.1 refuses to unload by itself).
+pub fn rule_that_names(ctx: Ctx<'_>, beginning: &[u8]) -> Option<(String, String)> {
+    let users = call::read(ctx, c"ACL", &[b"LIST"]);
+    let mut lines = users.array().iter().filter_map(call::Value::str);
+    lines.find_map(|line| rule_in(line, beginning))
+}
+
+/// The same in one line of ACL LIST: `user`, its name, its rules.
+fn rule_in(line: &[u8], beginning: &[u8]) -> Option<(String, String)> {
+    let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+    let mut words = line.split(|byte| *byte == b' ').skip(1);
+    let user = words.next()?;
+    words.find_map(|word| {
+        // Selectors stand in parentheses.
+        let rule = word.strip_prefix(b"(").unwrap_or(word);
+        let rule = rule.strip_suffix(b")").unwrap_or(rule);
+        let command = rule
+            .strip_prefix(b"+")
+            .or_else(|| rule.strip_prefix(b"-"))?;
+        let head = command.get(..beginning.len())?;
+        head.eq_ignore_ascii_case(beginning)
+            .then(|| (text(user), text(rule)))
+    })
 }
 
 /// A user whose rights are asked for. Given back on drop.
@@ -66,6 +95,37 @@ impl Drop for User {
         if let Some(free) = api!(RedisModule_FreeModuleUser) {
             // SAFETY: made for us and freed once.
             unsafe { free(self.0) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_found_wherever_it_names_a_command() {
+        for (line, found) in [
+            ("user default on nopass ~* &* +@all", None),
+            (
+                "user app on #1f ~* +@all -hygiene.fixttl",
+                Some(("app", "-hygiene.fixttl")),
+            ),
+            (
+                "user app on -@all (~a* -@all +Hygiene.scan)",
+                Some(("app", "+Hygiene.scan")),
+            ),
+            (
+                "user hygiene.x on ~hygiene.* &hygiene.* +@hygiene +get",
+                None,
+            ),
+            ("user a on -hygiene", None),
+            ("user", None),
+            ("", None),
+        ] {
+            let told = rule_in(line.as_bytes(), b"hygiene.");
+            let told = told.as_ref().map(|(user, rule)| (&**user, &**rule));
+            assert_eq!(told, found, "{line}");
         }
     }
 }

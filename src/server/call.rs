@@ -138,6 +138,13 @@ fn reply_bytes(reply: *mut raw::RedisModuleCallReply) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(ptr.cast::<u8>(), len) }.to_vec()
 }
 
+/// Whether the server knows a command by that name: `rename-command` may have taken it
+/// away. Where COMMAND itself is gone nobody can tell, and it is taken to be there.
+pub fn is_known(ctx: Ctx<'_>, command: &[u8]) -> bool {
+    let told = read(ctx, c"COMMAND", &[b"INFO", command]);
+    !matches!(told.array(), [Value::Nil])
+}
+
 /// What a key takes in memory, in bytes, by the server's own `MEMORY USAGE`;
 /// aggregates are sized from `samples` elements, from all of them if it is 0.
 pub fn memory_usage(ctx: Ctx<'_>, name: &Str, samples: u32) -> u64 {

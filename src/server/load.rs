@@ -55,6 +55,7 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
         )
     };
     if status != 0 {
+        log::warning("not loaded: a module of that name is loaded already");
         return 1;
     }
     let loaded = guard(Entry::Load, || {

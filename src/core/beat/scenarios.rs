@@ -216,6 +216,24 @@ fn no_evidence_is_unknown_and_never_silence() {
             says: &["stock beat stores no key", "hygiene.expected-tasks"],
         },
         Case {
+            what: "messages passed without a rhythm, and none of them is left",
+            evidence: Evidence {
+                heard: Heard {
+                    since_ms: Some(NOW - H),
+                    lines: vec![Line {
+                        task: "shop.order".to_owned(),
+                        queue: b"celery".to_vec(),
+                        ..Line::default()
+                    }],
+                    ..Heard::default()
+                },
+                ..nothing()
+            },
+            verdict: Verdict::Unknown,
+            publisher: NO_SIGN,
+            says: &["Celery uses this server", "to show a rhythm"],
+        },
+        Case {
             what: "expected tasks of which nothing was seen",
             evidence: with(|e| e.expected = hourly()),
             verdict: Verdict::Unknown,
