@@ -191,7 +191,8 @@ impl<'a> Kept<'a> {
             (last + 1..=last + 60).find(|minute| minutes & bit(*minute) != 0)
         } else {
             // Before they came round, only "every minute" is plain.
-            (usual < 2 * MINUTE_MS - MINUTE_MS / 4).then_some(last + 1)
+            let each = usual < 2 * MINUTE_MS - MINUTE_MS / 4 && !self.lets_pass(last + 1);
+            each.then_some(last + 1)
         };
         let same_half_hour = |minute: i64| minute.div_euclid(30) == last.div_euclid(30);
         if usual < HOUR_MS && missed.is_some_and(same_half_hour) {
@@ -213,6 +214,16 @@ impl<'a> Kept<'a> {
         let lived = minute_of(newest.first_ms)..=minute_of(newest.last_ms);
         let passed = lived.fold(0, |all, minute| all | bit(minute));
         newest.minutes | (before & !passed)
+    }
+
+    /// Whether a line that came each minute for a while was seen not to, so that its
+    /// minutes may be some of each hour's: its beat was there for minutes before it, or
+    /// this minute went by without it an hour ago.
+    fn lets_pass(&self, minute: i64) -> bool {
+        let began_later = |v: &&Voice| minute_of(v.first_ms) > minute_of(v.known_ms) + 1;
+        let came_round = minute - 60 >= minute_of(self.first_ms);
+        let minutes = self.voices.iter().fold(0, |all, v| all | v.minutes);
+        self.voices.iter().any(began_later) || (came_round && minutes & bit(minute) == 0)
     }
 
     /// Whether the newest message of one of its voices is what RedBeat noted as
