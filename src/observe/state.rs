@@ -6,9 +6,10 @@
 //! hash *is* the memory: who deletes it, or empties database 0, has it forgotten.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use crate::core::args;
-use crate::core::beat::{Changes, Traffic};
+use crate::core::beat::Traffic;
 use crate::core::keys::KeyType;
 use crate::core::settings::Settings;
 use crate::server::call;
@@ -32,8 +33,9 @@ const GAP_MS: i64 = 2_500;
 /// How often it is looked whether the server refuses writes, in ms.
 const REFUSAL_EVERY_MS: i64 = 1_000;
 
-/// Fields written at a time.
-const PORTION: usize = 100;
+/// The share of a slice in which changes are gathered; what is gathered is written
+/// behind it, which takes less.
+const GATHERING: u32 = 4;
 
 /// Fields of a hash that may be ours: 1,000 tasks, and as much beside them.
 const MOST_FIELDS: u64 = 4_000;
@@ -49,11 +51,9 @@ struct Clock {
     unread: bool,
     /// When it was last written, or, on a replica, read; Unix ms.
     last_ms: i64,
-    /// What is still to be written.
-    changes: Changes,
-    /// There were more than fit into one portion, so there may be more.
-    full: bool,
     timer: Option<Timer>,
+    /// The hash was written.
+    there: bool,
     /// Whether observation was on in the last round, and the name of the hash then.
     observe: bool,
     name: Vec<u8>,
@@ -70,12 +70,8 @@ struct Clock {
 static CLOCK: MainCell<Clock> = MainCell::new(Clock {
     unread: true,
     last_ms: 0,
-    changes: Changes {
-        set: Vec::new(),
-        del: Vec::new(),
-    },
-    full: false,
     timer: None,
+    there: false,
     observe: false,
     name: Vec::new(),
     round_ms: 0,
@@ -119,7 +115,7 @@ pub fn round(ctx: Ctx<'_>) {
         if clock.name != wanted {
             clock.name = wanted.to_vec();
             clock.refused = false;
-            clock.changes = Changes::default();
+            clock.there = false;
             super::with(Traffic::mark_all_changed);
         }
         clock.last_ms = clock.last_ms.min(now);
@@ -135,17 +131,17 @@ pub fn round(ctx: Ctx<'_>) {
         super::with(|traffic| traffic.unheard(now));
     }
     super::adopt(now);
-    if due && (name.is_none() || still_refused(ctx, name)) {
-        // Nobody wants the changes; taking them is what marks tasks that beat dropped.
-        super::with(Traffic::take_changes);
-        CLOCK.get_mut().last_ms = now;
-    } else if due && !writes_paused() && !memory_full() {
-        let something = !CLOCK.get().changes.is_empty() || super::with(|t| t.has_changes());
-        if something {
-            let timer = Timer::arm::<Write>(ctx, 0);
-            CLOCK.get_mut().timer = timer;
-        }
+    if !due || !super::with(|traffic| traffic.has_changes()) {
+        return;
     }
+    let timer = if name.is_none() || still_refused(ctx, name) {
+        Timer::arm::<Mark>(ctx, 0)
+    } else if !writes_paused() && !memory_full() && disk_forbids(ctx).is_none() {
+        Timer::arm::<Write>(ctx, 0)
+    } else {
+        return;
+    };
+    CLOCK.get_mut().timer = timer;
 }
 
 /// Whether the server refuses its clients' writes, as of lately.
@@ -190,7 +186,7 @@ fn still_refused(ctx: Ctx<'_>, name: Option<&[u8]>) -> bool {
     }
     let _home = ctx.home();
     let key = name.and_then(Str::new).filter(|_| ctx.select(DB));
-    if key.is_none_or(|key| matches!(found(ctx, &key), Found::SomethingElse)) {
+    if key.is_none_or(|key| matches!(found_to_read(ctx, &key), Found::SomethingElse)) {
         return true;
     }
     CLOCK.get_mut().refused = false;
@@ -205,7 +201,7 @@ fn read(ctx: Ctx<'_>, name: &[u8], now: i64) -> Option<Traffic> {
         return None;
     }
     let key = Str::new(name)?;
-    match found(ctx, &key) {
+    match found_to_read(ctx, &key) {
         Found::Nothing => return None,
         Found::Ours => {}
         Found::SomethingElse => {
@@ -233,15 +229,19 @@ fn found(ctx: Ctx<'_>, name: &Str) -> Found {
     let Some(key) = Key::read(ctx, name) else {
         return Found::Nothing;
     };
-    let (kind, fields) = (key.kind(), key.len() as u64);
-    drop(key);
-    if kind != Some(KeyType::Hash)
-        || fields > MOST_FIELDS
-        || call::memory_usage(ctx, name, 0) > MOST_BYTES
-    {
-        return Found::SomethingElse;
+    if key.kind() == Some(KeyType::Hash) && key.len() as u64 <= MOST_FIELDS {
+        Found::Ours
+    } else {
+        Found::SomethingElse
     }
-    Found::Ours
+}
+
+/// The same, before it is read: each field is weighed.
+fn found_to_read(ctx: Ctx<'_>, name: &Str) -> Found {
+    match found(ctx, name) {
+        Found::Ours if call::memory_usage(ctx, name, 0) > MOST_BYTES => Found::SomethingElse,
+        found => found,
+    }
 }
 
 fn refuse(name: &[u8]) {
@@ -255,7 +255,7 @@ fn refuse(name: &[u8]) {
     }
 }
 
-/// A portion of what has changed.
+/// A slice of a round of writing what has changed.
 struct Write;
 
 impl Task for Write {
@@ -267,15 +267,13 @@ impl Task for Write {
     }
 
     fn fire(ctx: Ctx<'_>) {
+        let started = Instant::now();
         CLOCK.get_mut().timer = None;
         let settings = settings::now().settings;
         let Some(name) = name(ctx, &settings).filter(|_| settings.observe) else {
             return;
         };
         if !ctx.flags().may_write() || writes_paused() || memory_full() {
-            return;
-        }
-        if disk_forbids(ctx).is_some() {
             return;
         }
         let Some(key) = Str::new(name) else {
@@ -286,52 +284,73 @@ impl Task for Write {
             Found::SomethingElse => return refuse(name),
             // New, or evicted: all of it is to be written.
             Found::Nothing => {
-                CLOCK.get_mut().changes = Changes::default();
-                super::with(Traffic::mark_all_changed);
+                let gone = std::mem::take(&mut CLOCK.get_mut().there);
+                super::with(|traffic| {
+                    if gone || !traffic.is_telling() {
+                        traffic.mark_all_changed();
+                    }
+                });
             }
         }
-        let more = write_portion(ctx, name);
-        let timer = if more {
-            Timer::arm::<Self>(ctx, 1)
-        } else {
-            None
-        };
-        let mut clock = CLOCK.get_mut();
-        clock.timer = timer;
-        clock.last_ms = now_ms();
+        let slice = gathering(&settings);
+        write(ctx, name, || started.elapsed() >= slice);
+        again::<Self>(ctx, super::with(|traffic| traffic.is_telling()));
     }
 }
 
-/// Writes up to [`PORTION`] fields; `true` if some are left.
-fn write_portion(ctx: Ctx<'_>, name: &[u8]) -> bool {
-    let (gone, set) = {
-        let mut clock = CLOCK.get_mut();
-        if clock.changes.is_empty() {
-            clock.changes = super::with(Traffic::take_changes);
-            clock.full = clock.changes.set.len() > PORTION;
-        }
-        let changes = &mut clock.changes;
-        let gone = changes.del.len().saturating_sub(PORTION);
-        let set = changes.set.len().saturating_sub(PORTION);
-        (changes.del.split_off(gone), changes.set.split_off(set))
-    };
+/// A slice of what is done instead where nobody wants the changes: what beat goes on
+/// without is marked.
+struct Mark;
+
+impl Task for Mark {
+    const ENTRY: Entry = Entry::After;
+
+    fn failed(_ctx: Ctx<'_>) {
+        CLOCK.get_mut().timer = None;
+    }
+
+    fn fire(ctx: Ctx<'_>) {
+        let started = Instant::now();
+        let settings = settings::now().settings;
+        let slice = gathering(&settings);
+        let enough = || started.elapsed() >= slice;
+        let done = !settings.observe || super::with(|traffic| traffic.mark_left(enough));
+        again::<Self>(ctx, !done);
+    }
+}
+
+/// For how long changes are gathered at a time.
+fn gathering(settings: &Settings) -> Duration {
+    Duration::from_micros(settings.slice_us) / GATHERING
+}
+
+/// Arms the next slice, if there is one, and notes when this was.
+fn again<T: Task>(ctx: Ctx<'_>, more: bool) {
+    let timer = if more { Timer::arm::<T>(ctx, 1) } else { None };
+    let mut clock = CLOCK.get_mut();
+    clock.timer = timer;
+    clock.last_ms = now_ms();
+}
+
+/// Writes what there is before it is `enough`.
+fn write(ctx: Ctx<'_>, name: &[u8], enough: impl FnMut() -> bool) {
+    let changes = super::with(|traffic| traffic.take_changes(enough));
     WRITING.store(true, Relaxed);
-    if !gone.is_empty() {
+    if !changes.del.is_empty() {
         let words: Vec<&[u8]> = std::iter::once(name)
-            .chain(gone.iter().map(Vec::as_slice))
+            .chain(changes.del.iter().map(Vec::as_slice))
             .collect();
         call::write(ctx, c"HDEL", &words);
     }
-    if !set.is_empty() {
-        let fields = set.iter().flat_map(|(field, value)| [field, value]);
+    if !changes.set.is_empty() {
+        let fields = changes.set.iter().flat_map(|(field, value)| [field, value]);
         let words: Vec<&[u8]> = std::iter::once(name)
             .chain(fields.map(Vec::as_slice))
             .collect();
         call::write(ctx, c"HSET", &words);
+        CLOCK.get_mut().there = true;
     }
     WRITING.store(false, Relaxed);
-    let clock = CLOCK.get();
-    !clock.changes.is_empty() || clock.full && super::with(|traffic| traffic.has_changes())
 }
 
 /// On a replica: looks at what its primary has written, at most every 10 s.
@@ -368,7 +387,7 @@ pub fn anew() {
     clock.unread = true;
     clock.last_ms = 0;
     clock.refused = false;
-    clock.changes = Changes::default();
+    clock.there = false;
 }
 
 /// Stops what is armed.
