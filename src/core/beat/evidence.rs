@@ -199,6 +199,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// The broker's key prefix.
+    #[must_use]
+    pub fn key_prefix(&self) -> &[u8] {
+        self.name.get(..self.prefix).unwrap_or_default()
+    }
+
     /// Its name to Celery, as in `-Q` and in routes.
     #[must_use]
     pub fn celery_name(&self) -> &[u8] {

@@ -98,7 +98,7 @@ pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
         .filter(|queue| queue.bound && asked.db.is_none_or(|db| db == queue.db))
         .map(|queue| Known {
             db: queue.db,
-            prefix: queue.name.get(..queue.prefix).unwrap_or_default(),
+            prefix: queue.key_prefix(),
             queue: queue.celery_name(),
             key: &queue.name,
             sep: &queue.sep,
@@ -134,11 +134,19 @@ pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
 }
 
 /// The step behind which a queue's messages of priority 0 lie: where they were heard
-/// to be published, else where they lie.
+/// to be published, else where they lie, else where those of another queue of its
+/// broker do, whose clients have the same steps.
 fn lowest(evidence: &Evidence, queue: &Queue) -> u8 {
-    let mut flows = evidence.heard.flows.iter();
-    let heard = flows.find(|flow| flow.db == queue.db && flow.queue == queue.name);
-    heard.and_then(|flow| flow.lowest).or(queue.lowest).unwrap_or(0)
+    let of = |queue: &Queue| {
+        let mut flows = evidence.heard.flows.iter();
+        let heard = flows.find(|flow| flow.db == queue.db && flow.queue == queue.name);
+        heard.and_then(|flow| flow.lowest).or(queue.lowest)
+    };
+    let others = || {
+        let others = evidence.queues.iter().filter(|other| other.db == queue.db);
+        others.filter(|other| other.key_prefix() == queue.key_prefix()).find_map(of)
+    };
+    of(queue).or_else(others).unwrap_or(0)
 }
 
 fn bound(known: &Known<'_>) -> Route {
@@ -445,6 +453,18 @@ mod tests {
                 queues: vec![steps("celery", Some(10))],
                 flows: vec![flow("celery", None)],
                 expected: Ok((0, "celery\u{6}\u{16}10", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "priority_steps without 0, by another queue of the broker",
+                queues: vec![steps("celery", None), steps("heavy", None), {
+                    let mut other = steps("app1:celery", Some(6));
+                    other.prefix = 5;
+                    other
+                }],
+                flows: vec![flow("celery", Some(9))],
+                queue: Some("heavy"),
+                expected: Ok((0, "heavy\u{6}\u{16}9", true)),
                 ..Case::default()
             },
             Case {
