@@ -6,7 +6,7 @@
 //! named by `state-key`, so that a restart or a failover forgets nothing ([`state`]).
 //!
 //! Only a primary watches. A replica is told of the same pushes, but writes nothing
-//! by itself; it looks into the hash that its primary writes.
+//! by itself; it reads the hash that its primary writes.
 
 mod lists;
 mod refusal;
@@ -274,12 +274,9 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
 /// What was observed of the keys that `may` answers for, for judging; nothing if
 /// nobody watches. `may` raises no events.
 #[must_use]
-pub fn heard(ctx: Ctx<'_>, now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
+pub fn heard(now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
     if !wanted() || events_off() {
         return Heard::default();
-    }
-    if !ctx.flags().primary() {
-        state::look_at_the_primarys(ctx, now_ms);
     }
     let traffic = TRAFFIC.get();
     traffic

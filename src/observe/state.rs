@@ -17,6 +17,7 @@ use crate::server::context::{disk_forbids, memory_full, now_ms, writes_paused};
 use crate::server::guard::Entry;
 use crate::server::key::Key;
 use crate::server::pushed::watch_pushes;
+use crate::server::scan::MembersCursor;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str, log};
 use crate::settings;
@@ -25,6 +26,9 @@ use super::refusal::refusal;
 
 /// Between two writes, in ms.
 const WRITE_EVERY_MS: i64 = 10_000;
+
+/// Between two readings on a replica, in ms.
+const READ_EVERY_MS: i64 = 5_000;
 
 /// The server's rounds are 100 ms apart by default, 1 s at most. After a longer
 /// pause nobody knows what was not published and what was not served.
@@ -52,6 +56,7 @@ struct Clock {
     /// When it was last written, or, on a replica, read; Unix ms.
     last_ms: i64,
     timer: Option<Timer>,
+    reading: Option<Box<Reading>>,
     /// The hash was written.
     there: bool,
     /// Whether observation was on in the last round, and the name of the hash then.
@@ -71,6 +76,7 @@ static CLOCK: MainCell<Clock> = MainCell::new(Clock {
     unread: true,
     last_ms: 0,
     timer: None,
+    reading: None,
     there: false,
     observe: false,
     name: Vec::new(),
@@ -121,7 +127,21 @@ pub fn round(ctx: Ctx<'_>) {
         clock.last_ms = clock.last_ms.min(now);
         clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= WRITE_EVERY_MS
     };
-    if !super::wanted() || !ctx.flags().may_write() {
+    if !super::wanted() {
+        return;
+    }
+    if !ctx.flags().primary() {
+        let due = {
+            let clock = CLOCK.get();
+            clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= READ_EVERY_MS
+        };
+        if due {
+            let timer = Timer::arm::<Read>(ctx, 0);
+            CLOCK.get_mut().timer = timer;
+        }
+        return;
+    }
+    if !ctx.flags().may_write() {
         return;
     }
     if CLOCK.get().unread {
@@ -353,21 +373,104 @@ fn write(ctx: Ctx<'_>, name: &[u8], enough: impl FnMut() -> bool) {
     WRITING.store(false, Relaxed);
 }
 
-/// On a replica: looks at what its primary has written, at most every 10 s.
-pub fn look_at_the_primarys(ctx: Ctx<'_>, now: i64) {
-    {
-        let mut clock = CLOCK.get_mut();
-        if now.saturating_sub(clock.last_ms.min(now)) < WRITE_EVERY_MS {
+/// What a replica has read so far of what its primary has written.
+struct Reading {
+    traffic: Traffic,
+    cursor: MembersCursor,
+    bytes: u64,
+}
+
+/// On a replica: a slice of reading what its primary has written, and in the end what
+/// is heard of it.
+struct Read;
+
+impl Task for Read {
+    const ENTRY: Entry = Entry::After;
+
+    fn failed(_ctx: Ctx<'_>) {
+        CLOCK.get_mut().timer = None;
+    }
+
+    fn fire(ctx: Ctx<'_>) {
+        let started = Instant::now();
+        let reading = {
+            let mut clock = CLOCK.get_mut();
+            clock.timer = None;
+            clock.reading.take()
+        };
+        let flags = ctx.flags();
+        if flags.primary() || flags.loading() {
             return;
         }
-        clock.last_ms = now;
+        let settings = settings::now().settings;
+        let slice = Duration::from_micros(settings.slice_us);
+        let enough = || started.elapsed() >= slice;
+        let name = name(ctx, &settings).filter(|_| settings.observe);
+        let read = name.and_then(|name| read_on(ctx, name, reading, enough));
+        let more = match read {
+            Some(Ok(traffic)) => {
+                *super::TRAFFIC.get_mut() = Some(traffic);
+                false
+            }
+            Some(Err(rest)) => {
+                CLOCK.get_mut().reading = Some(rest);
+                true
+            }
+            None => {
+                *super::TRAFFIC.get_mut() = None;
+                false
+            }
+        };
+        again::<Self>(ctx, more);
     }
-    if ctx.flags().loading() {
-        return;
+}
+
+/// Reads until it is `enough`: all of the hash, or the rest. `None` if there is none,
+/// or none that may be a primary's.
+fn read_on(
+    ctx: Ctx<'_>,
+    name: &[u8],
+    reading: Option<Box<Reading>>,
+    enough: impl Fn() -> bool,
+) -> Option<Result<Traffic, Box<Reading>>> {
+    let key = Str::new(name)?;
+    match found(ctx, &key) {
+        Found::Nothing => return None,
+        Found::SomethingElse => {
+            refuse(name);
+            return None;
+        }
+        Found::Ours => {}
     }
-    let settings = settings::now().settings;
-    let seen = name(ctx, &settings).and_then(|name| read(ctx, name, now));
-    *super::TRAFFIC.get_mut() = seen;
+    let mut reading = match reading {
+        Some(reading) => reading,
+        None => Box::new(Reading {
+            traffic: Traffic::default(),
+            cursor: MembersCursor::new()?,
+            bytes: 0,
+        }),
+    };
+    let Reading {
+        traffic,
+        cursor,
+        bytes,
+    } = &mut *reading;
+    let key = Key::read(ctx, &key)?;
+    while cursor.step_fields(&key, |field, value| {
+        *bytes = bytes.saturating_add((field.len() + value.len()) as u64);
+        traffic.take_in(field, value);
+    }) {
+        if *bytes > MOST_BYTES {
+            refuse(name);
+            return None;
+        }
+        if enough() {
+            return Some(Err(reading));
+        }
+    }
+    let mut traffic = reading.traffic;
+    traffic.resumed(now_ms());
+    Some(Ok(traffic))
 }
 
 /// Whether the key that is being deleted is the hash, by somebody else's hand.
@@ -388,6 +491,7 @@ pub fn anew() {
     clock.last_ms = 0;
     clock.refused = false;
     clock.there = false;
+    clock.reading = None;
 }
 
 /// Stops what is armed.
@@ -395,6 +499,7 @@ pub fn stop(ctx: Ctx<'_>) {
     watch_pushes(ctx, false);
     let mut clock = CLOCK.get_mut();
     clock.name = Vec::new();
+    clock.reading = None;
     if let Some(timer) = clock.timer.take() {
         timer.stop(ctx);
     }

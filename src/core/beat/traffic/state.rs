@@ -282,23 +282,30 @@ impl Traffic {
     pub fn read<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, now_ms: i64) -> Self {
         let mut traffic = Self::default();
         for (field, value) in fields {
-            if let Some(lock) = read_lock(field, value) {
-                if traffic.locks.len() < MOST_LOCKS {
-                    traffic.newest_ms = traffic.newest_ms.max(Some(lock.last_ms));
-                    traffic.locks.push(lock);
-                }
-            } else if let Some((series, lowest)) = read_series(field, value)
-                && traffic.series.len() < MOST_SERIES
-            {
-                traffic.newest_ms = traffic.newest_ms.max(Some(series.last_ms));
-                if let Some(lowest) = lowest {
-                    traffic.lowest_lies(series.id.db, &series.id.queue, lowest);
-                }
-                traffic.keep(series);
-            }
+            traffic.take_in(field, value);
         }
         traffic.resumed(now_ms);
         traffic
+    }
+
+    /// Reads one field back, before the watch begins; one that comes twice is one.
+    pub fn take_in(&mut self, field: &[u8], value: &[u8]) {
+        if let Some(lock) = read_lock(field, value) {
+            self.locks
+                .retain(|known| (known.db, &known.key) != (lock.db, &lock.key));
+            if self.locks.len() < MOST_LOCKS {
+                self.newest_ms = self.newest_ms.max(Some(lock.last_ms));
+                self.locks.push(lock);
+            }
+        } else if let Some((series, lowest)) = read_series(field, value)
+            && self.series.len() < MOST_SERIES
+        {
+            self.newest_ms = self.newest_ms.max(Some(series.last_ms));
+            if let Some(lowest) = lowest {
+                self.lowest_lies(series.id.db, &series.id.queue, lowest);
+            }
+            self.keep(series);
+        }
     }
 }
 
