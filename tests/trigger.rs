@@ -937,7 +937,9 @@ async fn without_a_priority_step_0_a_message_goes_to_the_list_that_is_read() {
         // What nobody puts back goes there, too.
         let now_s = Clock::of(&mut conn).await.ago_s(0);
         let stuck = Message::new("shop.add", "stuck");
-        conn.transaction(&stuck.unacked(now_s - 7_200)).await.unwrap();
+        conn.transaction(&stuck.unacked(now_s - 7_200))
+            .await
+            .unwrap();
         let put = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
         assert_eq!(conn.int(cmd!["LLEN", &lowest]).await, 1, "{put:?}");
         assert_eq!(conn.int("LLEN celery").await, 0);

@@ -277,7 +277,13 @@ mod tests {
     #[test]
     fn a_queue_that_is_known_from_elsewhere_is_one_at_once() {
         let mut lists = Lists::default();
-        note(&mut lists, b"celery", Some(&read(OLD).unwrap()), false, 1_000);
+        note(
+            &mut lists,
+            b"celery",
+            Some(&read(OLD).unwrap()),
+            false,
+            1_000,
+        );
         assert_eq!(told(&lists, 0, b"celery", 2_000), "other");
         assert!(!lists.is_queues(0, b"celery\x06\x163", 6));
         assert_eq!(lists.adopt(0, b"celery", 6), Some(&b"celery"[..]));

@@ -148,7 +148,11 @@ fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
         with(|traffic| {
             traffic.pushed(now, db_number(db), queue, message.as_ref());
             let first = message.as_ref().is_some_and(is_publish);
-            let lowest = || message.as_ref().is_some_and(Envelope::is_of_lowest_priority);
+            let lowest = || {
+                message
+                    .as_ref()
+                    .is_some_and(Envelope::is_of_lowest_priority)
+            };
             learn_lowest(traffic, db, name, queue, first, lowest);
         });
     }

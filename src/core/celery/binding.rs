@@ -302,7 +302,11 @@ pub fn split_priority<'a>(name: &'a [u8], sep: &[u8]) -> (&'a [u8], Option<u8>) 
 /// The number at the end of a name.
 #[must_use]
 pub fn last_number(name: &[u8]) -> Option<u8> {
-    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = name
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     number(name.get(name.len() - digits..)?)
 }
 

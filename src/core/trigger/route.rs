@@ -144,7 +144,9 @@ fn lowest(evidence: &Evidence, queue: &Queue) -> u8 {
     };
     let others = || {
         let others = evidence.queues.iter().filter(|other| other.db == queue.db);
-        others.filter(|other| other.key_prefix() == queue.key_prefix()).find_map(of)
+        others
+            .filter(|other| other.key_prefix() == queue.key_prefix())
+            .find_map(of)
     };
     of(queue).or_else(others).unwrap_or(0)
 }

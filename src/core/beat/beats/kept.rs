@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::assessment::Source;
 use super::super::traffic::{Line, Rhythm, Voice, bit, is_steady, minute_of};
+use super::once;
 use super::pace::{ENOUGH_MARKED_GAPS, Pace, is_crowded, keeps, paced, strays};
 use super::senders::Senders;
 
@@ -169,6 +170,24 @@ impl<'a> Kept<'a> {
                 _ => self.longest_ms,
             };
         }
+        if plain && let Some(slower) = self.slowed_down(rhythm.interval_ms) {
+            self.interval_ms = Some(slower.interval_ms);
+            self.pause_ms = self.pause_ms.map(|_| slower.longest_ms);
+            self.longest_ms = Some(slower.longest_ms);
+        }
+    }
+
+    /// The pace of the newest voice, where that began after the one whose pace is known
+    /// and lets its moments pass: beat was started again with a longer interval. What
+    /// it does is too little yet to be a rhythm, and no sign of death.
+    fn slowed_down(&self, every_ms: i64) -> Option<Rhythm> {
+        let newest = self.voices.iter().max_by_key(|v| v.last_ms)?;
+        let steady = |v: &&&Voice| v.rhythm.as_ref().is_some_and(is_steady);
+        let known = self.voices.iter().filter(steady);
+        let known = known.max_by_key(|v| v.last_ms)?;
+        let rhythm = newest.rhythm?;
+        let slower = rhythm.interval_ms > once(every_ms);
+        (newest.first_ms > known.last_ms && slower).then_some(rhythm)
     }
 
     /// The longest usual pause of a crontab. Its hours and days end where an hour

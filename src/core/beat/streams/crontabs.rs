@@ -161,7 +161,11 @@ fn a_crontab_of_a_range_of_minutes_is_not_told_silent_at_its_end_once_that_shows
     let range = |origin, from| crontab("purge", origin, from, end, a_range);
     for mark in [false, true] {
         for (what, streams, from) in [
-            ("alone, from its second hour on", vec![range("gen7@beat", begun)], 66 * MIN),
+            (
+                "alone, from its second hour on",
+                vec![range("gen7@beat", begun)],
+                66 * MIN,
+            ),
             (
                 "alone, heard from the middle of its first range on",
                 vec![range("gen7@beat", begun + 17 * MIN)],

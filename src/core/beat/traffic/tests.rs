@@ -368,7 +368,10 @@ fn what_was_heard_of_a_list_that_proves_a_queues_is_the_queues() {
     lines.sort_unstable();
     let other = &b"other:3"[..];
     let celery = &b"celery"[..];
-    assert_eq!(lines, [("mail", celery), ("purge", celery), ("purge", other)]);
+    assert_eq!(
+        lines,
+        [("mail", celery), ("purge", celery), ("purge", other)]
+    );
     let mut queues: Vec<&[u8]> = heard.flows.iter().map(|flow| &*flow.queue).collect();
     queues.sort_unstable();
     assert_eq!(queues, [celery, other]);
@@ -377,7 +380,11 @@ fn what_was_heard_of_a_list_that_proves_a_queues_is_the_queues() {
     assert_eq!(back.lines.len(), 3);
     traffic.finished(T0 + S, b"x", Some(("mail", T0 + S)), "SUCCESS", None);
     let lines = traffic.heard(T0 + S).lines;
-    assert!(lines.iter().any(|line| line.task == "mail" && line.end.is_some()));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.task == "mail" && line.end.is_some())
+    );
 }
 
 #[test]
@@ -570,7 +577,11 @@ fn a_task_that_is_dropped_and_comes_again_while_changes_are_taken_is_there_in_th
     let mut dropped = 0;
     for n in 900..4_000 {
         say(&mut traffic, n, &format!("web{n}"));
-        if !traffic.series.values().any(|series| &*series.id.task == "web0") {
+        if !traffic
+            .series
+            .values()
+            .any(|series| &*series.id.task == "web0")
+        {
             dropped += 1;
             say(&mut traffic, n, "web0");
         }
