@@ -134,6 +134,34 @@ async fn every_way_of_a_push_is_heard() {
     .await;
 }
 
+/// With the transport option `sep`, as Celery's own page on Redis priorities has it.
+#[tokio::test]
+async fn the_lists_of_a_queue_are_one_queue_behind_a_separator_of_ones_own() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["SADD", "_kombu.binding.celery", "celery::celery"])
+            .await;
+        let mut pass = async |n: usize| {
+            let body = marked("purge", n).body();
+            conn.run(cmd!["LPUSH", "celery:3", body]).await;
+            conn.run("RPOP celery:3").await;
+            conn.fields("HYGIENE.BEATSTATUS VERBOSE").await
+        };
+        // The first look shows the separator.
+        pass(1).await;
+        let seen = pass(2).await;
+        let told = |fields: &[Fields], name: &str| -> Vec<String> {
+            fields.iter().map(|fields| fields.text(name)).collect()
+        };
+        assert_eq!(told(&seen.maps("queues"), "name"), ["celery"], "{seen:?}");
+        let rhythms = seen.map("watch").maps("rhythms");
+        assert_eq!(told(&rhythms, "queue"), ["celery"], "{seen:?}");
+        assert_eq!(rhythms[0].int("count"), 2, "{seen:?}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn commands_are_filtered_only_while_observe_is_on() {
     on_every_server(async |binary| {

@@ -187,7 +187,9 @@ impl<'a> Kept<'a> {
         let known = known.max_by_key(|v| v.last_ms)?;
         let rhythm = newest.rhythm?;
         let slower = rhythm.interval_ms > once(every_ms);
-        (newest.first_ms > known.last_ms && slower).then_some(rhythm)
+        // Of a crowd somebody is slower by chance.
+        let is_beat = newest.marked || (rhythm.even && !self.crowded);
+        (is_beat && newest.first_ms > known.last_ms && slower).then_some(rhythm)
     }
 
     /// The longest usual pause of a crontab. Its hours and days end where an hour
