@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::result::StoredResult;
 use crate::core::keys::{Class, KeyType, LONGEST_NAME};
 use crate::server::events::Written;
@@ -10,6 +11,9 @@ use crate::server::{Ctx, MainCell};
 
 /// The most names of one kind; more are not learnt, nor is one above [`LONGEST_NAME`].
 const MOST_NAMES: usize = 10_000;
+
+/// The most brokers whose separator is kept.
+const MOST_SEPARATORS: usize = 500;
 
 /// The most characters of an exception's name that are kept.
 const LONGEST_EXCEPTION: usize = 256;
@@ -45,6 +49,9 @@ pub struct Known {
     pub indexes: BTreeMap<Place, Vec<u8>>,
     /// RedBeat's schedules.
     pub schedules: BTreeSet<Place>,
+    /// kombu's separator (transport option `sep`) of brokers whose routing tables show
+    /// another than the default, by database and key prefix.
+    pub separators: BTreeMap<Place, Vec<u8>>,
     /// Of the queues those that nobody asked for yet.
     fresh: Vec<Place>,
     /// The last result per task name.
@@ -160,6 +167,47 @@ pub fn index_found(db: i32, hash: &[u8], index: &[u8]) {
     }
 }
 
+/// Notes the separator that a broker's tables show. Answers whether that is news.
+pub fn separator_found(db: i32, prefix: &[u8], sep: &[u8]) -> bool {
+    let mut known = KNOWN.get_mut();
+    let known = known.get_or_insert_default();
+    let place = (db, prefix.to_vec());
+    let room = known.separators.len() < MOST_SEPARATORS;
+    match known.separators.get_mut(&place) {
+        Some(old) if old == sep => false,
+        Some(old) => {
+            *old = sep.to_vec();
+            true
+        }
+        None if room && sep != SEP => {
+            known.separators.insert(place, sep.to_vec());
+            true
+        }
+        None => false,
+    }
+}
+
+/// The queue's first list that a list belongs to, as a length of its name: kombu puts
+/// separator and priority behind that.
+#[must_use]
+pub fn first_list(db: i32, name: &[u8]) -> usize {
+    let (first, priority) = split_priority(name, SEP);
+    if priority.is_some() {
+        return first.len();
+    }
+    let longest = with(|known| {
+        let of_db = known.separators.range((db, Vec::new())..);
+        let of_db = of_db.take_while(|((at, _), _)| *at == db);
+        let split = of_db.filter_map(|((_, prefix), sep)| {
+            let queue = name.strip_prefix(prefix.as_slice())?;
+            let (queue, priority) = split_priority(queue, sep);
+            priority.map(|_| prefix.len() + queue.len())
+        });
+        split.last()
+    });
+    longest.flatten().unwrap_or(name.len())
+}
+
 /// Whether a list of that name was once seen to be a queue.
 #[must_use]
 pub fn queue(db: i32, name: &[u8]) -> bool {
@@ -232,6 +280,7 @@ pub fn flushed(db: Option<i32>) {
     };
     known.results.clear();
     known.indexes.retain(|(db, _), _| *db != flushed);
+    known.separators.retain(|(db, _), _| *db != flushed);
     for places in known.all_places() {
         places.retain(|(db, _)| *db != flushed);
     }
@@ -251,6 +300,10 @@ pub fn swapped(a: i32, b: i32) {
     for places in known.all_places() {
         *places = std::mem::take(places).into_iter().map(moved).collect();
     }
+    known.separators = std::mem::take(&mut known.separators)
+        .into_iter()
+        .map(|(place, sep)| (moved(place), sep))
+        .collect();
     known.indexes = std::mem::take(&mut known.indexes)
         .into_iter()
         .map(|(place, index)| (moved(place), index))

@@ -136,6 +136,34 @@ async fn every_way_of_a_push_is_heard() {
     .await;
 }
 
+/// With the transport option `sep`, as Celery's own page on Redis priorities has it.
+#[tokio::test]
+async fn the_lists_of_a_queue_are_one_queue_behind_a_separator_of_ones_own() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["SADD", "_kombu.binding.celery", "celery::celery"])
+            .await;
+        let mut pass = async |n: usize| {
+            let body = marked("purge", n).body();
+            conn.run(cmd!["LPUSH", "celery:3", body]).await;
+            conn.run("RPOP celery:3").await;
+            conn.fields("HYGIENE.BEATSTATUS VERBOSE").await
+        };
+        // The first look shows the separator.
+        pass(1).await;
+        let seen = pass(2).await;
+        let told = |fields: &[Fields], name: &str| -> Vec<String> {
+            fields.iter().map(|fields| fields.text(name)).collect()
+        };
+        assert_eq!(told(&seen.maps("queues"), "name"), ["celery"], "{seen:?}");
+        let rhythms = seen.map("watch").maps("rhythms");
+        assert_eq!(told(&rhythms, "queue"), ["celery"], "{seen:?}");
+        assert_eq!(rhythms[0].int("count"), 2, "{seen:?}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn threads_that_read_and_write_for_the_server_spoil_nothing() {
     on_every_server(async |binary| {
@@ -324,10 +352,17 @@ async fn what_was_observed_outlives_a_crash_and_reaches_the_replica() {
         wait_until_in_step(&server, &replica).await;
         assert_same_data(&[&server, &replica]).await;
 
-        // The replica tells what its primary saw.
+        // The replica reads what its primary saw, every 5 s.
         let mut there = replica.connect().await;
-        let told = status(&mut there).await;
-        assert_eq!(told.map("publisher").int("last_seen_ms"), seen, "{told:?}");
+        wait_for(
+            "the primary's memory",
+            Duration::from_secs(15),
+            async || {
+                let publisher = status(&mut there).await.map("publisher");
+                same(publisher.int("last_seen_ms"), seen)
+            },
+        )
+        .await;
 
         server.kill_9();
         server.start_again().await;

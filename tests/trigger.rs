@@ -6,7 +6,9 @@ use std::time::Duration;
 use redis::Value;
 use tokio::task::JoinHandle;
 
-use crate::celery::{Clock, Form, Message, binding, iso, redbeat_entry, result_body, result_key};
+use crate::celery::{
+    Clock, Form, Message, binding, iso, queue_key, redbeat_entry, result_body, result_key,
+};
 use crate::client::{Conn, Fields, list, text};
 use crate::cmd;
 use crate::data::{append_only_lines, assert_same_data, wait_until_in_step};
@@ -895,6 +897,56 @@ async fn a_node_of_a_cluster_publishes_to_its_own_slots_only() {
             told.contains("the node that holds the queue's slot"),
             "{told}"
         );
+    })
+    .await;
+}
+
+/// Without a step 0 kombu puts what has no priority behind the last step, and no worker
+/// reads the queue's first list.
+#[tokio::test]
+async fn without_a_priority_step_0_a_message_goes_to_the_list_that_is_read() {
+    on_every_server(async |binary| {
+        let (server, mut conn) = bound(Setup::on(binary)).await;
+        let lowest = queue_key("celery", 9);
+        let follow = async |what: &str, list_key: &str| {
+            let key = list_key.to_owned();
+            let worker = beside(&server, async move |mut worker| {
+                let taken = worker.take(&key).await;
+                worker.acknowledge(&taken).await;
+                worker.store(&taken, "SUCCESS", "3").await;
+            })
+            .await;
+            let mut other = server.connect().await;
+            let told = other.fields("HYGIENE.TRIGGER shop.add").await;
+            worker.await.expect("the worker's end");
+            assert_eq!(told.text("state"), "finished", "{what}: {told:?}");
+            assert_eq!(told.text("queue"), "celery", "{what}");
+            assert_eq!(told.text("key"), list_key, "{what}");
+        };
+        follow("nothing is known", "celery").await;
+        let high = Message::new("shop.add", "high").priority(9);
+        conn.run(high.push()).await;
+        conn.run(cmd!["RPOP", &lowest]).await;
+        follow("one of priority 9 went to that list", "celery").await;
+        let plain = Message::new("shop.add", "plain");
+        conn.run(cmd!["LPUSH", &lowest, plain.body()]).await;
+        conn.run(cmd!["RPOP", &lowest]).await;
+        follow("one of priority 0 went there", &lowest).await;
+        follow("nor does this command change that", &lowest).await;
+
+        // What nobody puts back goes there, too.
+        let now_s = Clock::of(&mut conn).await.ago_s(0);
+        let stuck = Message::new("shop.add", "stuck");
+        conn.transaction(&stuck.unacked(now_s - 7_200))
+            .await
+            .unwrap();
+        let put = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
+        assert_eq!(conn.int(cmd!["LLEN", &lowest]).await, 1, "{put:?}");
+        assert_eq!(conn.int("LLEN celery").await, 0);
+
+        let seen = conn.fields("HYGIENE.BEATSTATUS").await;
+        let queue = seen.one("queues", "name", "celery");
+        assert_eq!(queue.int("length"), 1, "{seen:?}");
     })
     .await;
 }

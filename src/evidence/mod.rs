@@ -263,7 +263,7 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
     }
     if gathering.evidence.heard.since_ms.is_some() && !ctx.flags().primary() {
         gathering.evidence.left_out.push(
-            "this is a replica: its primary watches the queues and tells what it saw up to 10 s later, so silence shows there only".to_owned(),
+            "this is a replica: its primary watches the queues and tells what it saw up to 15 s later, so silence shows there only".to_owned(),
         );
     }
     if gathering.places.left_out > 0 {
@@ -279,7 +279,7 @@ pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
 /// What was heard of queues and locks that the caller may look at: what passed
 /// through a key is no more his than what lies there.
 fn heard(look: &Look<'_>, now_ms: i64) -> Heard {
-    observe::heard(look.ctx(), now_ms, |key| look.may(key))
+    observe::heard(now_ms, |key| look.may(key))
 }
 
 fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places {

@@ -9,11 +9,13 @@ use super::look::{Look, Shown};
 use super::{Broker, Gathering};
 use crate::core::beat::{Place, Queue};
 use crate::core::celery::binding::{
-    self, PRIORITY_STEPS, SEP, Table, guess_separator, parse_with, split_priority, worker_of,
+    self, PRIORITY_STEPS, SEP, Table, guess_separator, list_at, parse_with, split_priority,
+    worker_of,
 };
 use crate::core::celery::envelope;
 use crate::core::keys::{Class, KeyType};
 use crate::known;
+use crate::observe;
 use crate::server::call::Value;
 use crate::server::context::db_number;
 use crate::server::scan::MembersCursor;
@@ -91,6 +93,8 @@ struct Read {
     strangers: u64,
     /// Publish time of the oldest message that tells it.
     oldest_ms: Option<i64>,
+    /// The step behind which messages of priority 0 lie, if it is another than 0.
+    lowest: Option<u8>,
 }
 
 /// Queues to look at, in order of weight.
@@ -425,6 +429,8 @@ impl Gathering<Look<'_>> {
                 routes.seps.insert(reading.broker.clone(), sep.to_vec());
                 sep
             };
+            let (db, prefix) = &reading.broker;
+            observe::separator_found(*db, prefix, sep);
             reading.sep = Some(sep.to_vec());
             return Some(reading);
         };
@@ -510,10 +516,7 @@ impl Gathering<Look<'_>> {
         let mut lists = Vec::new();
         let mut length = 0_u64;
         for priority in steps {
-            let list = match priority {
-                0 => name.clone(),
-                n => [name.as_slice(), sep, n.to_string().as_bytes()].concat(),
-            };
+            let list = list_at(name, sep, priority);
             let shown = self.look.key(db, &list);
             if let Some(shown) = shown.filter(|key| key.kind == KeyType::List) {
                 length += shown.len;
@@ -564,6 +567,8 @@ impl Gathering<Look<'_>> {
             name: candidate.name,
             prefix: candidate.prefix,
             db: db_number(candidate.db),
+            sep: candidate.sep,
+            lowest: read.lowest,
             length,
             per_priority: lists.iter().map(|(n, list)| (*n, list.len)).collect(),
             maintenance: candidate.maintenance,
@@ -574,7 +579,7 @@ impl Gathering<Look<'_>> {
 
     fn messages(&mut self, queue: &Present, most: u64, nodes: u64) -> Read {
         let mut read = Read::default();
-        for (_, list) in &queue.lists {
+        for (step, list) in &queue.lists {
             let most = (most / queue.lists.len() as u64).min(self.message_bytes);
             let found = self.ends(list, most, nodes);
             for element in found.iter().filter_map(Value::str) {
@@ -584,6 +589,9 @@ impl Gathering<Look<'_>> {
                     continue;
                 };
                 read.messages += 1;
+                if *step > 0 && message.is_of_lowest_priority() {
+                    read.lowest = Some(*step);
+                }
                 if let Some(at_ms) = message.published_at_ms() {
                     let oldest_ms = read.oldest_ms.map_or(at_ms, |oldest| oldest.min(at_ms));
                     read.oldest_ms = Some(oldest_ms);

@@ -4,7 +4,6 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
-use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::envelope::{Envelope, Kind as Content};
 use crate::core::keys::LONGEST_NAME;
 
@@ -49,25 +48,32 @@ impl Lists {
         }
     }
 
-    /// Whether this is a list of a queue that is known, of whatever priority.
-    pub fn is_queues(&self, db: i32, name: &[u8]) -> bool {
-        let base = split_priority(name, SEP).0;
+    /// Whether this is a list of a queue that is known, whose first list's name is the
+    /// first so many bytes of its own.
+    pub fn is_queues(&self, db: i32, name: &[u8], base: usize) -> bool {
         let lists = self.queues.get(&db);
-        lists.is_some_and(|lists| lists.contains_key(base))
+        let first = name.get(..base).unwrap_or(name);
+        lists.is_some_and(|lists| lists.contains_key(first))
     }
 
-    /// Notes that the list is a queue's, before anything was pushed to it.
-    pub fn adopt<'a>(&mut self, db: i32, name: &'a [u8]) -> Option<&'a [u8]> {
+    /// Notes that the list is a queue's, before anything was pushed to it, or that
+    /// another first list is its queue's.
+    pub fn adopt<'a>(&mut self, db: i32, name: &'a [u8], base: usize) -> Option<&'a [u8]> {
         if name.len() > LONGEST_NAME || self.count >= MOST_QUEUES {
             return None;
         }
-        let base = split_priority(name, SEP).0;
         let lists = self.queues.entry(db).or_default();
-        if lists.insert(name.to_vec(), base.len()).is_none() {
+        if lists.insert(name.to_vec(), base).is_none() {
             self.count += 1;
         }
         self.others.remove(db, name);
-        Some(base)
+        Some(name.get(..base).unwrap_or(name))
+    }
+
+    /// All that are queues' in a database.
+    pub fn of(&self, db: i32) -> impl Iterator<Item = &[u8]> {
+        let lists = self.queues.get(&db).into_iter();
+        lists.flat_map(|lists| lists.keys().map(Vec::as_slice))
     }
 
     /// Notes what the list turned out to be, by the message that was pushed.
@@ -79,7 +85,7 @@ impl Lists {
     pub fn note(
         &mut self,
         db: i32,
-        name: &[u8],
+        (name, base): (&[u8], usize),
         message: Option<&Envelope<'_>>,
         known: bool,
         now_ms: i64,
@@ -100,7 +106,6 @@ impl Lists {
             self.queues.clear();
             self.count = 0;
         }
-        let base = split_priority(name, SEP).0.len();
         let lists = self.queues.entry(db).or_default();
         if lists.insert(name.to_vec(), base).is_none() {
             self.count += 1;
@@ -177,11 +182,23 @@ fn seconds(ms: i64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::celery::binding::{SEP, split_priority};
     use crate::core::celery::envelope::read;
 
     const TASK: &[u8] = br#"{"body": "W10=", "headers": {"task": "t", "id": "i"}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "", "routing_key": "celery"}}}"#;
     const REPLY: &[u8] = br#"{"body": "W10=", "headers": {"ticket": "t"}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "reply.celery.pidbox", "routing_key": "r"}}}"#;
     const OLD: &[u8] = br#"{"body": "W10=", "headers": {}, "properties": {"delivery_tag": "d", "delivery_info": {"exchange": "celery", "routing_key": "celery"}}}"#;
+
+    fn note(
+        lists: &mut Lists,
+        name: &[u8],
+        message: Option<&Envelope<'_>>,
+        known: bool,
+        now_ms: i64,
+    ) {
+        let base = split_priority(name, SEP).0.len();
+        lists.note(0, (name, base), message, known, now_ms);
+    }
 
     fn told(lists: &Lists, db: i32, name: &[u8], now_ms: i64) -> String {
         match lists.look(db, name, || now_ms) {
@@ -205,7 +222,7 @@ mod tests {
         ] {
             let mut lists = Lists::default();
             assert_eq!(told(&lists, 0, name, 0), "unknown");
-            lists.note(0, name, read(element).as_ref(), known, 0);
+            note(&mut lists, name, read(element).as_ref(), known, 0);
             assert_eq!(told(&lists, 0, name, 0), want, "{element:?}");
             assert_eq!(told(&lists, 1, name, 0), "unknown", "another database");
         }
@@ -214,7 +231,7 @@ mod tests {
     #[test]
     fn a_list_that_is_no_queue_is_looked_at_again_after_a_while() {
         let mut lists = Lists::default();
-        lists.note(0, b"todo", None, false, 1_000);
+        note(&mut lists, b"todo", None, false, 1_000);
         assert_eq!(told(&lists, 0, b"todo", 60_999), "other");
         assert_eq!(told(&lists, 0, b"todo", 61_000), "unknown");
         // The clock was set back.
@@ -226,7 +243,7 @@ mod tests {
         let mut lists = Lists::default();
         for (len, want) in [(LONGEST_NAME, "queue"), (LONGEST_NAME + 1, "unknown")] {
             let name = vec![b'q'; len];
-            lists.note(0, &name, read(TASK).as_ref(), false, 0);
+            note(&mut lists, &name, read(TASK).as_ref(), false, 0);
             assert!(told(&lists, 0, &name, 0).starts_with(want), "{len}");
         }
     }
@@ -234,9 +251,9 @@ mod tests {
     #[test]
     fn lists_without_end_do_not_fill_the_memory_and_queues_are_kept() {
         let mut lists = Lists::default();
-        lists.note(0, b"celery", read(TASK).as_ref(), false, 0);
+        note(&mut lists, b"celery", read(TASK).as_ref(), false, 0);
         for n in 0..200_000_i64 {
-            lists.note(0, format!("list{n}").as_bytes(), None, false, n);
+            note(&mut lists, format!("list{n}").as_bytes(), None, false, n);
         }
         assert_eq!(lists.count, 1);
         assert_eq!(lists.others.marks.len(), Others::PLACES);
@@ -251,7 +268,7 @@ mod tests {
         let mut lists = Lists::default();
         for n in 0..50_000_i64 {
             let name = format!("queue{n}");
-            lists.note(0, name.as_bytes(), read(TASK).as_ref(), false, n);
+            note(&mut lists, name.as_bytes(), read(TASK).as_ref(), false, n);
             assert!(lists.count <= MOST_QUEUES);
             assert!(told(&lists, 0, name.as_bytes(), n).starts_with("queue"));
         }
@@ -260,24 +277,30 @@ mod tests {
     #[test]
     fn a_queue_that_is_known_from_elsewhere_is_one_at_once() {
         let mut lists = Lists::default();
-        lists.note(0, b"celery", Some(&read(OLD).unwrap()), false, 1_000);
+        note(
+            &mut lists,
+            b"celery",
+            Some(&read(OLD).unwrap()),
+            false,
+            1_000,
+        );
         assert_eq!(told(&lists, 0, b"celery", 2_000), "other");
-        assert!(!lists.is_queues(0, b"celery\x06\x163"));
-        assert_eq!(lists.adopt(0, b"celery"), Some(&b"celery"[..]));
+        assert!(!lists.is_queues(0, b"celery\x06\x163", 6));
+        assert_eq!(lists.adopt(0, b"celery", 6), Some(&b"celery"[..]));
         assert_eq!(told(&lists, 0, b"celery", 2_000), "queue celery");
-        assert!(lists.is_queues(0, b"celery\x06\x163"));
-        assert_eq!(lists.adopt(0, b"app\x06\x169"), Some(&b"app"[..]));
-        assert_eq!(lists.adopt(0, &[b'q'; LONGEST_NAME + 1]), None);
+        assert!(lists.is_queues(0, b"celery\x06\x163", 6));
+        assert_eq!(lists.adopt(0, b"app\x06\x169", 3), Some(&b"app"[..]));
+        assert_eq!(lists.adopt(0, &[b'q'; LONGEST_NAME + 1], 1), None);
         assert_eq!(lists.count, 2);
     }
 
     #[test]
     fn a_list_that_has_become_a_queue_is_one_when_its_time_is_up() {
         let mut lists = Lists::default();
-        lists.note(0, b"celery", None, false, 1_000);
+        note(&mut lists, b"celery", None, false, 1_000);
         assert_eq!(told(&lists, 0, b"celery", 2_000), "other");
         assert_eq!(told(&lists, 0, b"celery", 61_000), "unknown");
-        lists.note(0, b"celery", read(TASK).as_ref(), false, 61_000);
+        note(&mut lists, b"celery", read(TASK).as_ref(), false, 61_000);
         assert_eq!(told(&lists, 0, b"celery", 61_001), "queue celery");
     }
 }

@@ -6,14 +6,16 @@
 //! named by `state-key`, so that a restart or a failover forgets nothing ([`state`]).
 //!
 //! Only a primary watches. A replica is told of the same pushes, but writes nothing
-//! by itself; it looks into the hash that its primary writes.
+//! by itself; it reads the hash that its primary writes.
 
 mod lists;
 mod refusal;
 pub mod state;
 
 use crate::core::beat::{Heard, Traffic};
+use crate::core::celery::binding::last_number;
 use crate::core::celery::envelope::{self, Envelope};
+use crate::core::celery::message::ORIGIN;
 use crate::core::celery::result;
 use crate::core::keys::{Class, KeyType, result_id};
 use crate::known;
@@ -78,11 +80,50 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
                 message = envelope::read(bytes);
             }
             stats::UNREADABLE_MESSAGES.add(u64::from(message.is_none()));
-            with(|traffic| traffic.pushed(now, db_number(db), queue, message.as_ref()));
+            with(|traffic| {
+                traffic.pushed(now, db_number(db), queue, message.as_ref());
+                let first = message.as_ref().is_some_and(is_publish);
+                learn_lowest(traffic, db, name, queue, first, || {
+                    envelope::is_of_lowest_priority(bytes)
+                });
+            });
         }
         Some(queue) => with(|traffic| traffic.popped(now, db_number(db), queue)),
         None => meet(ctx, what, head, db, now),
     }
+}
+
+/// Whether somebody published it, and no person by HYGIENE.TRIGGER.
+fn is_publish(message: &Envelope<'_>) -> bool {
+    !message.is_again() && message.origin.as_deref() != Some(ORIGIN)
+}
+
+/// Notes behind which step messages of priority 0 lie: not in the queue's first list,
+/// where its clients' `priority_steps` has no 0.
+fn learn_lowest(
+    traffic: &mut Traffic,
+    db: i32,
+    name: &[u8],
+    queue: &[u8],
+    published: bool,
+    lowest: impl FnOnce() -> bool,
+) {
+    let db = db_number(db);
+    let known = traffic.lowest(db, queue);
+    let suffix = name.len() > queue.len();
+    if !published || (!suffix && known.is_none()) {
+        return;
+    }
+    let step = suffix.then(|| last_number(name)).flatten().unwrap_or(0);
+    if known.unwrap_or(0) != step && (step == 0 || lowest()) {
+        traffic.lowest_lies(db, queue, step);
+    }
+}
+
+/// The step behind which a queue's messages of priority 0 were published, if it is
+/// another than 0.
+pub fn lowest_step(db: i32, queue: &[u8]) -> Option<u8> {
+    TRAFFIC.get().as_ref()?.lowest(db_number(db), queue)
 }
 
 /// Whether a first publish has an id that was seen: then only its delivery tag, which
@@ -99,11 +140,21 @@ fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     let message = element.as_ref().and_then(|e| envelope::read(e.bytes()));
     let mut lists = LISTS.get_mut();
     let lists = lists.get_or_insert_default();
-    let known = known::queue(db, name) || lists.is_queues(db, name);
-    lists.note(db, name, message.as_ref(), known, now);
+    let base = known::first_list(db, name);
+    let known = known::queue(db, name) || lists.is_queues(db, name, base);
+    lists.note(db, (name, base), message.as_ref(), known, now);
     if let Look::Queue(queue) = lists.look(db, name, || now) {
         known::seen(db, name, Class::Queue, KeyType::List);
-        with(|traffic| traffic.pushed(now, db_number(db), queue, message.as_ref()));
+        with(|traffic| {
+            traffic.pushed(now, db_number(db), queue, message.as_ref());
+            let first = message.as_ref().is_some_and(is_publish);
+            let lowest = || {
+                message
+                    .as_ref()
+                    .is_some_and(Envelope::is_of_lowest_priority)
+            };
+            learn_lowest(traffic, db, name, queue, first, lowest);
+        });
     }
 }
 
@@ -130,8 +181,28 @@ fn adopt(now: i64) {
     let lists = lists.get_or_insert_default();
     lists.adopted = true;
     for (db, name) in &queues {
-        if let Some(queue) = lists.adopt(*db, name) {
+        let base = known::first_list(*db, name);
+        if let Some(queue) = lists.adopt(*db, name, base) {
             with(|traffic| traffic.adopted(now, db_number(*db), queue));
+        }
+    }
+}
+
+/// A broker's routing tables showed its separator: which lists are of one queue is told
+/// by it, and what was heard of each is the queue's.
+pub fn separator_found(db: i32, prefix: &[u8], sep: &[u8]) {
+    if !known::separator_found(db, prefix, sep) {
+        return;
+    }
+    let mut lists = LISTS.get_mut();
+    let Some(lists) = lists.as_mut() else {
+        return;
+    };
+    let names: Vec<Vec<u8>> = lists.of(db).map(<[u8]>::to_vec).collect();
+    for name in &names {
+        let base = known::first_list(db, name);
+        if let Some(queue) = lists.adopt(db, name, base).filter(|queue| queue != name) {
+            with(|traffic| traffic.renamed(db_number(db), name, queue));
         }
     }
 }
@@ -207,12 +278,9 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
 /// What was observed of the keys that `may` answers for, for judging; nothing if
 /// nobody watches. `may` raises no events.
 #[must_use]
-pub fn heard(ctx: Ctx<'_>, now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
+pub fn heard(now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
     if !wanted() || events_off() {
         return Heard::default();
-    }
-    if !ctx.flags().primary() {
-        state::look_at_the_primarys(ctx, now_ms);
     }
     let traffic = TRAFFIC.get();
     traffic

@@ -6,9 +6,10 @@
 //! hash *is* the memory: who deletes it, or empties database 0, has it forgotten.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use crate::core::args;
-use crate::core::beat::{Changes, Traffic};
+use crate::core::beat::Traffic;
 use crate::core::keys::KeyType;
 use crate::core::settings::Settings;
 use crate::server::call;
@@ -16,6 +17,7 @@ use crate::server::context::{disk_forbids, memory_full, now_ms, writes_paused};
 use crate::server::guard::Entry;
 use crate::server::key::Key;
 use crate::server::pushed::watch_pushes;
+use crate::server::scan::MembersCursor;
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell, Str, log};
 use crate::settings;
@@ -25,6 +27,9 @@ use super::refusal::refusal;
 /// Between two writes, in ms.
 const WRITE_EVERY_MS: i64 = 10_000;
 
+/// Between two readings on a replica, in ms.
+const READ_EVERY_MS: i64 = 5_000;
+
 /// The server's rounds are 100 ms apart by default, 1 s at most. After a longer
 /// pause nobody knows what was not published and what was not served.
 const GAP_MS: i64 = 2_500;
@@ -32,8 +37,9 @@ const GAP_MS: i64 = 2_500;
 /// How often it is looked whether the server refuses writes, in ms.
 const REFUSAL_EVERY_MS: i64 = 1_000;
 
-/// Fields written at a time.
-const PORTION: usize = 100;
+/// The share of a slice in which changes are gathered; what is gathered is written
+/// behind it, which takes less.
+const GATHERING: u32 = 4;
 
 /// Fields of a hash that may be ours: 1,000 tasks, and as much beside them.
 const MOST_FIELDS: u64 = 4_000;
@@ -49,11 +55,10 @@ struct Clock {
     unread: bool,
     /// When it was last written, or, on a replica, read; Unix ms.
     last_ms: i64,
-    /// What is still to be written.
-    changes: Changes,
-    /// There were more than fit into one portion, so there may be more.
-    full: bool,
     timer: Option<Timer>,
+    reading: Option<Box<Reading>>,
+    /// The hash was written.
+    there: bool,
     /// Whether observation was on in the last round, and the name of the hash then.
     observe: bool,
     name: Vec<u8>,
@@ -70,12 +75,9 @@ struct Clock {
 static CLOCK: MainCell<Clock> = MainCell::new(Clock {
     unread: true,
     last_ms: 0,
-    changes: Changes {
-        set: Vec::new(),
-        del: Vec::new(),
-    },
-    full: false,
     timer: None,
+    reading: None,
+    there: false,
     observe: false,
     name: Vec::new(),
     round_ms: 0,
@@ -119,13 +121,27 @@ pub fn round(ctx: Ctx<'_>) {
         if clock.name != wanted {
             clock.name = wanted.to_vec();
             clock.refused = false;
-            clock.changes = Changes::default();
+            clock.there = false;
             super::with(Traffic::mark_all_changed);
         }
         clock.last_ms = clock.last_ms.min(now);
         clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= WRITE_EVERY_MS
     };
-    if !super::wanted() || !ctx.flags().may_write() {
+    if !super::wanted() {
+        return;
+    }
+    if !ctx.flags().primary() {
+        let due = {
+            let clock = CLOCK.get();
+            clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= READ_EVERY_MS
+        };
+        if due {
+            let timer = Timer::arm::<Read>(ctx, 0);
+            CLOCK.get_mut().timer = timer;
+        }
+        return;
+    }
+    if !ctx.flags().may_write() {
         return;
     }
     if CLOCK.get().unread {
@@ -135,17 +151,17 @@ pub fn round(ctx: Ctx<'_>) {
         super::with(|traffic| traffic.unheard(now));
     }
     super::adopt(now);
-    if due && (name.is_none() || still_refused(ctx, name)) {
-        // Nobody wants the changes; taking them is what marks tasks that beat dropped.
-        super::with(Traffic::take_changes);
-        CLOCK.get_mut().last_ms = now;
-    } else if due && !writes_paused() && !memory_full() {
-        let something = !CLOCK.get().changes.is_empty() || super::with(|t| t.has_changes());
-        if something {
-            let timer = Timer::arm::<Write>(ctx, 0);
-            CLOCK.get_mut().timer = timer;
-        }
+    if !due || !super::with(|traffic| traffic.has_changes()) {
+        return;
     }
+    let timer = if name.is_none() || still_refused(ctx, name) {
+        Timer::arm::<Mark>(ctx, 0)
+    } else if !writes_paused() && !memory_full() && disk_forbids(ctx).is_none() {
+        Timer::arm::<Write>(ctx, 0)
+    } else {
+        return;
+    };
+    CLOCK.get_mut().timer = timer;
 }
 
 /// Whether the server refuses its clients' writes, as of lately.
@@ -190,7 +206,7 @@ fn still_refused(ctx: Ctx<'_>, name: Option<&[u8]>) -> bool {
     }
     let _home = ctx.home();
     let key = name.and_then(Str::new).filter(|_| ctx.select(DB));
-    if key.is_none_or(|key| matches!(found(ctx, &key), Found::SomethingElse)) {
+    if key.is_none_or(|key| matches!(found_to_read(ctx, &key), Found::SomethingElse)) {
         return true;
     }
     CLOCK.get_mut().refused = false;
@@ -205,7 +221,7 @@ fn read(ctx: Ctx<'_>, name: &[u8], now: i64) -> Option<Traffic> {
         return None;
     }
     let key = Str::new(name)?;
-    match found(ctx, &key) {
+    match found_to_read(ctx, &key) {
         Found::Nothing => return None,
         Found::Ours => {}
         Found::SomethingElse => {
@@ -233,15 +249,19 @@ fn found(ctx: Ctx<'_>, name: &Str) -> Found {
     let Some(key) = Key::read(ctx, name) else {
         return Found::Nothing;
     };
-    let (kind, fields) = (key.kind(), key.len() as u64);
-    drop(key);
-    if kind != Some(KeyType::Hash)
-        || fields > MOST_FIELDS
-        || call::memory_usage(ctx, name, 0) > MOST_BYTES
-    {
-        return Found::SomethingElse;
+    if key.kind() == Some(KeyType::Hash) && key.len() as u64 <= MOST_FIELDS {
+        Found::Ours
+    } else {
+        Found::SomethingElse
     }
-    Found::Ours
+}
+
+/// The same, before it is read: each field is weighed.
+fn found_to_read(ctx: Ctx<'_>, name: &Str) -> Found {
+    match found(ctx, name) {
+        Found::Ours if call::memory_usage(ctx, name, 0) > MOST_BYTES => Found::SomethingElse,
+        found => found,
+    }
 }
 
 fn refuse(name: &[u8]) {
@@ -255,7 +275,7 @@ fn refuse(name: &[u8]) {
     }
 }
 
-/// A portion of what has changed.
+/// A slice of a round of writing what has changed.
 struct Write;
 
 impl Task for Write {
@@ -267,15 +287,13 @@ impl Task for Write {
     }
 
     fn fire(ctx: Ctx<'_>) {
+        let started = Instant::now();
         CLOCK.get_mut().timer = None;
         let settings = settings::now().settings;
         let Some(name) = name(ctx, &settings).filter(|_| settings.observe) else {
             return;
         };
         if !ctx.flags().may_write() || writes_paused() || memory_full() {
-            return;
-        }
-        if disk_forbids(ctx).is_some() {
             return;
         }
         let Some(key) = Str::new(name) else {
@@ -286,69 +304,173 @@ impl Task for Write {
             Found::SomethingElse => return refuse(name),
             // New, or evicted: all of it is to be written.
             Found::Nothing => {
-                CLOCK.get_mut().changes = Changes::default();
-                super::with(Traffic::mark_all_changed);
+                let gone = std::mem::take(&mut CLOCK.get_mut().there);
+                super::with(|traffic| {
+                    if gone || !traffic.is_telling() {
+                        traffic.mark_all_changed();
+                    }
+                });
             }
         }
-        let more = write_portion(ctx, name);
-        let timer = if more {
-            Timer::arm::<Self>(ctx, 1)
-        } else {
-            None
-        };
-        let mut clock = CLOCK.get_mut();
-        clock.timer = timer;
-        clock.last_ms = now_ms();
+        let slice = gathering(&settings);
+        write(ctx, name, || started.elapsed() >= slice);
+        again::<Self>(ctx, super::with(|traffic| traffic.is_telling()));
     }
 }
 
-/// Writes up to [`PORTION`] fields; `true` if some are left.
-fn write_portion(ctx: Ctx<'_>, name: &[u8]) -> bool {
-    let (gone, set) = {
-        let mut clock = CLOCK.get_mut();
-        if clock.changes.is_empty() {
-            clock.changes = super::with(Traffic::take_changes);
-            clock.full = clock.changes.set.len() > PORTION;
-        }
-        let changes = &mut clock.changes;
-        let gone = changes.del.len().saturating_sub(PORTION);
-        let set = changes.set.len().saturating_sub(PORTION);
-        (changes.del.split_off(gone), changes.set.split_off(set))
-    };
+/// A slice of what is done instead where nobody wants the changes: what beat goes on
+/// without is marked.
+struct Mark;
+
+impl Task for Mark {
+    const ENTRY: Entry = Entry::After;
+
+    fn failed(_ctx: Ctx<'_>) {
+        CLOCK.get_mut().timer = None;
+    }
+
+    fn fire(ctx: Ctx<'_>) {
+        let started = Instant::now();
+        let settings = settings::now().settings;
+        let slice = gathering(&settings);
+        let enough = || started.elapsed() >= slice;
+        let done = !settings.observe || super::with(|traffic| traffic.mark_left(enough));
+        again::<Self>(ctx, !done);
+    }
+}
+
+/// For how long changes are gathered at a time.
+fn gathering(settings: &Settings) -> Duration {
+    Duration::from_micros(settings.slice_us) / GATHERING
+}
+
+/// Arms the next slice, if there is one, and notes when this was.
+fn again<T: Task>(ctx: Ctx<'_>, more: bool) {
+    let timer = if more { Timer::arm::<T>(ctx, 1) } else { None };
+    let mut clock = CLOCK.get_mut();
+    clock.timer = timer;
+    clock.last_ms = now_ms();
+}
+
+/// Writes what there is before it is `enough`.
+fn write(ctx: Ctx<'_>, name: &[u8], enough: impl FnMut() -> bool) {
+    let changes = super::with(|traffic| traffic.take_changes(enough));
     WRITING.store(true, Relaxed);
-    if !gone.is_empty() {
+    if !changes.del.is_empty() {
         let words: Vec<&[u8]> = std::iter::once(name)
-            .chain(gone.iter().map(Vec::as_slice))
+            .chain(changes.del.iter().map(Vec::as_slice))
             .collect();
         call::write(ctx, c"HDEL", &words);
     }
-    if !set.is_empty() {
-        let fields = set.iter().flat_map(|(field, value)| [field, value]);
+    if !changes.set.is_empty() {
+        let fields = changes.set.iter().flat_map(|(field, value)| [field, value]);
         let words: Vec<&[u8]> = std::iter::once(name)
             .chain(fields.map(Vec::as_slice))
             .collect();
         call::write(ctx, c"HSET", &words);
+        CLOCK.get_mut().there = true;
     }
     WRITING.store(false, Relaxed);
-    let clock = CLOCK.get();
-    !clock.changes.is_empty() || clock.full && super::with(|traffic| traffic.has_changes())
 }
 
-/// On a replica: looks at what its primary has written, at most every 10 s.
-pub fn look_at_the_primarys(ctx: Ctx<'_>, now: i64) {
-    {
-        let mut clock = CLOCK.get_mut();
-        if now.saturating_sub(clock.last_ms.min(now)) < WRITE_EVERY_MS {
+/// What a replica has read so far of what its primary has written.
+struct Reading {
+    traffic: Traffic,
+    cursor: MembersCursor,
+    bytes: u64,
+}
+
+/// On a replica: a slice of reading what its primary has written, and in the end what
+/// is heard of it.
+struct Read;
+
+impl Task for Read {
+    const ENTRY: Entry = Entry::After;
+
+    fn failed(_ctx: Ctx<'_>) {
+        CLOCK.get_mut().timer = None;
+    }
+
+    fn fire(ctx: Ctx<'_>) {
+        let started = Instant::now();
+        let reading = {
+            let mut clock = CLOCK.get_mut();
+            clock.timer = None;
+            clock.reading.take()
+        };
+        let flags = ctx.flags();
+        if flags.primary() || flags.loading() {
             return;
         }
-        clock.last_ms = now;
+        let settings = settings::now().settings;
+        let slice = Duration::from_micros(settings.slice_us);
+        let enough = || started.elapsed() >= slice;
+        let name = name(ctx, &settings).filter(|_| settings.observe);
+        let read = name.and_then(|name| read_on(ctx, name, reading, enough));
+        let more = match read {
+            Some(Ok(traffic)) => {
+                *super::TRAFFIC.get_mut() = Some(traffic);
+                false
+            }
+            Some(Err(rest)) => {
+                CLOCK.get_mut().reading = Some(rest);
+                true
+            }
+            None => {
+                *super::TRAFFIC.get_mut() = None;
+                false
+            }
+        };
+        again::<Self>(ctx, more);
     }
-    if ctx.flags().loading() {
-        return;
+}
+
+/// Reads until it is `enough`: all of the hash, or the rest. `None` if there is none,
+/// or none that may be a primary's.
+fn read_on(
+    ctx: Ctx<'_>,
+    name: &[u8],
+    reading: Option<Box<Reading>>,
+    enough: impl Fn() -> bool,
+) -> Option<Result<Traffic, Box<Reading>>> {
+    let key = Str::new(name)?;
+    match found(ctx, &key) {
+        Found::Nothing => return None,
+        Found::SomethingElse => {
+            refuse(name);
+            return None;
+        }
+        Found::Ours => {}
     }
-    let settings = settings::now().settings;
-    let seen = name(ctx, &settings).and_then(|name| read(ctx, name, now));
-    *super::TRAFFIC.get_mut() = seen;
+    let mut reading = match reading {
+        Some(reading) => reading,
+        None => Box::new(Reading {
+            traffic: Traffic::default(),
+            cursor: MembersCursor::new()?,
+            bytes: 0,
+        }),
+    };
+    let Reading {
+        traffic,
+        cursor,
+        bytes,
+    } = &mut *reading;
+    let key = Key::read(ctx, &key)?;
+    while cursor.step_fields(&key, |field, value| {
+        *bytes = bytes.saturating_add((field.len() + value.len()) as u64);
+        traffic.take_in(field, value);
+    }) {
+        if *bytes > MOST_BYTES {
+            refuse(name);
+            return None;
+        }
+        if enough() {
+            return Some(Err(reading));
+        }
+    }
+    let mut traffic = reading.traffic;
+    traffic.resumed(now_ms());
+    Some(Ok(traffic))
 }
 
 /// Whether the key that is being deleted is the hash, by somebody else's hand.
@@ -368,7 +490,8 @@ pub fn anew() {
     clock.unread = true;
     clock.last_ms = 0;
     clock.refused = false;
-    clock.changes = Changes::default();
+    clock.there = false;
+    clock.reading = None;
 }
 
 /// Stops what is armed.
@@ -376,6 +499,7 @@ pub fn stop(ctx: Ctx<'_>) {
     watch_pushes(ctx, false);
     let mut clock = CLOCK.get_mut();
     clock.name = Vec::new();
+    clock.reading = None;
     if let Some(timer) = clock.timer.take() {
         timer.stop(ctx);
     }

@@ -181,6 +181,11 @@ pub struct Queue {
     pub prefix: usize,
     /// Logical database.
     pub db: u32,
+    /// kombu's separator between its name and a priority.
+    pub sep: Vec<u8>,
+    /// The step behind which messages of priority 0 were found, if it is another
+    /// than 0.
+    pub lowest: Option<u8>,
     /// Messages, all priorities summed.
     pub length: u64,
     /// Priority and length of each list that exists.
@@ -194,6 +199,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// The broker's key prefix.
+    #[must_use]
+    pub fn key_prefix(&self) -> &[u8] {
+        self.name.get(..self.prefix).unwrap_or_default()
+    }
+
     /// Its name to Celery, as in `-Q` and in routes.
     #[must_use]
     pub fn celery_name(&self) -> &[u8] {

@@ -270,7 +270,7 @@ fn trigger(evidence: &Evidence, task: &str) -> Option<String> {
     let Some((db, key)) = place(evidence, task) else {
         return plain.map(|_| command);
     };
-    if plain.is_some_and(|route| (route.db, route.key().as_slice()) == (db, key)) {
+    if plain.is_some_and(|route| (route.db, route.first_key().as_slice()) == (db, key)) {
         return Some(command);
     }
     let mut queues = evidence.queues.iter();

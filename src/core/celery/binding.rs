@@ -163,10 +163,15 @@ pub fn list_of(queue: &[u8], sep: &[u8], priority: Option<i64>) -> Vec<u8> {
         .rev()
         .find(|step| i64::from(*step) <= priority)
         .unwrap_or(0);
-    if step == 0 {
-        queue.to_vec()
-    } else {
-        [queue, sep, step.to_string().as_bytes()].concat()
+    list_at(queue, sep, step)
+}
+
+/// The list of a queue behind this step.
+#[must_use]
+pub fn list_at(queue: &[u8], sep: &[u8], step: u8) -> Vec<u8> {
+    match step {
+        0 => queue.to_vec(),
+        step => [queue, sep, step.to_string().as_bytes()].concat(),
     }
 }
 
@@ -294,6 +299,17 @@ pub fn split_priority<'a>(name: &'a [u8], sep: &[u8]) -> (&'a [u8], Option<u8>) 
     }
 }
 
+/// The number at the end of a name.
+#[must_use]
+pub fn last_number(name: &[u8]) -> Option<u8> {
+    let digits = name
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    number(name.get(name.len() - digits..)?)
+}
+
 /// A decimal number as Python prints it.
 fn number(digits: &[u8]) -> Option<u8> {
     let plain = digits == b"0" || matches!(digits.first(), Some(b'1'..=b'9'));
@@ -307,13 +323,7 @@ fn number(digits: &[u8]) -> Option<u8> {
 /// of [`PRIORITY_STEPS`].
 #[must_use]
 pub fn priority_names(queue: &[u8], sep: &[u8]) -> [Vec<u8>; 4] {
-    PRIORITY_STEPS.map(|step| {
-        if step == 0 {
-            queue.to_vec()
-        } else {
-            [queue, sep, step.to_string().as_bytes()].concat()
-        }
-    })
+    PRIORITY_STEPS.map(|step| list_at(queue, sep, step))
 }
 
 /// The worker whose control queue this is: `w1@lab` of

@@ -27,6 +27,11 @@ pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// separators.
 pub(super) const LEADS: [&[u8]; 2] = [br#"{"body": ""#, br#"{"body":""#];
 
+/// More than Celery's properties take, in bytes.
+const PROPERTIES: usize = 512;
+
+static PRIORITY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""priority":"#));
+
 /// Made once: that takes longer than looking through a message's properties.
 static PERIODIC_TASK_NAME: LazyLock<Finder<'static>> =
     LazyLock::new(|| Finder::new(b"periodic_task_name"));
@@ -114,6 +119,12 @@ impl Envelope<'_> {
         self.retries.is_some_and(|n| n > 0) || self.redelivered
     }
 
+    /// Whether kombu takes its priority for 0, of a message that was read in full.
+    #[must_use]
+    pub fn is_of_lowest_priority(&self) -> bool {
+        self.priority.unwrap_or(0) <= 0
+    }
+
     /// Unix ms of publishing, known only for a task sent with `expires`.
     ///
     /// Celery 5.2.7 and later write both the moment and the span
@@ -189,6 +200,20 @@ pub fn read_publish(element: &[u8]) -> Option<Envelope<'_>> {
         return read(element);
     }
     Some(found)
+}
+
+/// Whether an element is a message of priority 0, within the bounds of [`read`]. What
+/// shows at its end that it is none is not read.
+#[must_use]
+pub fn is_of_lowest_priority(element: &[u8]) -> bool {
+    let tail = element.len().saturating_sub(PROPERTIES);
+    let tail = element.get(tail..).unwrap_or(element);
+    let no_other = PRIORITY.find(tail).is_none_or(|at| {
+        let value = tail.get(at + PRIORITY.needle().len()..).unwrap_or_default();
+        let first = value.iter().find(|byte| !byte.is_ascii_whitespace());
+        first.is_none_or(|byte| !matches!(byte, b'1'..=b'9'))
+    });
+    no_other && read(element).is_some_and(|message| message.is_of_lowest_priority())
 }
 
 /// Reads a value of the unacknowledged hash: `[message, exchange, routing_key]`
@@ -612,6 +637,23 @@ mod tests {
         assert!(restored.redelivered);
         let restored = read_with("", "", r#""redelivered":true"#);
         assert!(restored.redelivered);
+    }
+
+    #[test]
+    fn a_message_of_priority_0_is_told_from_others_and_from_what_is_none() {
+        let of = |priority: &str| LATE.replace("\"priority\": 0", priority);
+        for (row, element, expected) in [
+            ("0", LATE.to_owned(), true),
+            ("without a blank", of("\"priority\":0"), true),
+            ("none", of("\"x\": 0"), true),
+            ("null", of("\"priority\": null"), true),
+            ("below", of("\"priority\": -1"), true),
+            ("above", of("\"priority\": 9"), false),
+            ("of two digits", of("\"priority\":  10"), false),
+            ("no message", "{\"priority\": 0}".to_owned(), false),
+        ] {
+            assert_eq!(is_of_lowest_priority(element.as_bytes()), expected, "{row}");
+        }
     }
 
     #[test]

@@ -508,6 +508,7 @@ mod tests {
             prefix: b"app1:".to_vec(),
             queue: b"celery".to_vec(),
             bound: true,
+            lowest: (Vec::new(), 0),
         };
         for (progress, crowd, [state, status, at, words]) in rows {
             let reply = Report {
@@ -534,6 +535,7 @@ mod tests {
             prefix: Vec::new(),
             queue: b"adhoc".to_vec(),
             bound: false,
+            lowest: (Vec::new(), 0),
         };
         let reply = Report {
             task: "app.purge",

@@ -1,6 +1,7 @@
 //! Where a message goes.
 
-use crate::core::beat::Evidence;
+use crate::core::beat::{Evidence, Queue};
+use crate::core::celery::binding::{SEP, list_at};
 
 /// Celery's default for `task_default_queue`.
 const DEFAULT_QUEUE: &[u8] = b"celery";
@@ -16,6 +17,9 @@ pub struct Route {
     pub queue: Vec<u8>,
     /// A routing table names the queue.
     pub bound: bool,
+    /// What stands between its name and a step, and the step behind which its
+    /// messages of priority 0 lie.
+    pub lowest: (Vec<u8>, u8),
 }
 
 impl Route {
@@ -23,6 +27,13 @@ impl Route {
     /// a message without one has.
     #[must_use]
     pub fn key(&self) -> Vec<u8> {
+        let (sep, step) = &self.lowest;
+        self.behind_prefix(&list_at(&self.queue, sep, *step))
+    }
+
+    /// The queue's first list.
+    #[must_use]
+    pub fn first_key(&self) -> Vec<u8> {
         self.behind_prefix(&self.queue)
     }
 
@@ -62,6 +73,15 @@ struct Known<'a> {
     prefix: &'a [u8],
     queue: &'a [u8],
     key: &'a [u8],
+    sep: &'a [u8],
+    step: u8,
+}
+
+impl Known<'_> {
+    /// Whether this is the list of its messages of priority 0.
+    fn is_lowest(&self, key: &[u8]) -> bool {
+        self.step > 0 && key == list_at(self.key, self.sep, self.step)
+    }
 }
 
 /// Picks the queue: the one asked for, the one in which messages of the task lie
@@ -78,14 +98,16 @@ pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
         .filter(|queue| queue.bound && asked.db.is_none_or(|db| db == queue.db))
         .map(|queue| Known {
             db: queue.db,
-            prefix: queue.name.get(..queue.prefix).unwrap_or_default(),
+            prefix: queue.key_prefix(),
             queue: queue.celery_name(),
             key: &queue.name,
+            sep: &queue.sep,
+            step: lowest(evidence, queue),
         })
         .collect();
     if let Some(name) = asked.queue {
         return match one_of(&tables, asked, |known| {
-            known.queue == name || known.key == name
+            known.queue == name || known.key == name || known.is_lowest(name)
         })? {
             Some(known) => Ok(bound(known)),
             None => Ok(unbound(&tables, asked, name)),
@@ -111,12 +133,31 @@ pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
     }
 }
 
+/// The step behind which a queue's messages of priority 0 lie: where they were heard
+/// to be published, else where they lie, else where those of another queue of its
+/// broker do, whose clients have the same steps.
+fn lowest(evidence: &Evidence, queue: &Queue) -> u8 {
+    let of = |queue: &Queue| {
+        let mut flows = evidence.heard.flows.iter();
+        let heard = flows.find(|flow| flow.db == queue.db && flow.queue == queue.name);
+        heard.and_then(|flow| flow.lowest).or(queue.lowest)
+    };
+    let others = || {
+        let others = evidence.queues.iter().filter(|other| other.db == queue.db);
+        others
+            .filter(|other| other.key_prefix() == queue.key_prefix())
+            .find_map(of)
+    };
+    of(queue).or_else(others).unwrap_or(0)
+}
+
 fn bound(known: &Known<'_>) -> Route {
     Route {
         db: known.db,
         prefix: known.prefix.to_vec(),
         queue: known.queue.to_vec(),
         bound: true,
+        lowest: (known.sep.to_vec(), known.step),
     }
 }
 
@@ -170,6 +211,7 @@ fn unbound(tables: &[Known<'_>], asked: &Asked<'_>, name: &[u8]) -> Route {
         // Named with its prefix, as it stands in the key.
         queue: name.strip_prefix(prefix).unwrap_or(name).to_vec(),
         bound: false,
+        lowest: (SEP.to_vec(), 0),
     }
 }
 
@@ -204,7 +246,7 @@ fn scheduled_for<'a>(evidence: &'a Evidence, task: &str) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::beat::{Entry, Heard, Line, Queue, RedBeat, Sighting, Voice};
+    use crate::core::beat::{Entry, Heard, Line, Movement, Queue, RedBeat, Sighting, Voice};
 
     /// A queue of the broker in that database behind that prefix.
     fn queue(db: u32, prefix: &str, name: &str, bound: bool) -> Queue {
@@ -214,6 +256,23 @@ mod tests {
             db,
             bound,
             ..Queue::default()
+        }
+    }
+
+    /// A queue whose messages of priority 0 lie behind that step.
+    fn steps(name: &str, lowest: Option<u8>) -> Queue {
+        Queue {
+            sep: SEP.to_vec(),
+            lowest,
+            ..queue(0, "", name, true)
+        }
+    }
+
+    fn flow(name: &str, lowest: Option<u8>) -> Movement {
+        Movement {
+            queue: name.into(),
+            lowest,
+            ..Movement::default()
         }
     }
 
@@ -256,6 +315,7 @@ mod tests {
         queues: Vec<Queue>,
         sightings: Vec<Sighting>,
         heard: Vec<Line>,
+        flows: Vec<Movement>,
         redbeat: Vec<RedBeat>,
         queue: Option<&'static str>,
         db: Option<u32>,
@@ -270,6 +330,7 @@ mod tests {
                 queues: vec![queue(0, "", "celery", true), queue(0, "", "heavy", true)],
                 sightings: Vec::new(),
                 heard: Vec::new(),
+                flows: Vec::new(),
                 redbeat: Vec::new(),
                 queue: None,
                 db: None,
@@ -383,6 +444,39 @@ mod tests {
                 ..Case::default()
             },
             Case {
+                what: "priority_steps without 0, heard",
+                queues: vec![steps("celery", None)],
+                flows: vec![flow("celery", Some(9))],
+                expected: Ok((0, "celery\u{6}\u{16}9", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "priority_steps without 0, by what lies there",
+                queues: vec![steps("celery", Some(10))],
+                flows: vec![flow("celery", None)],
+                expected: Ok((0, "celery\u{6}\u{16}10", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "priority_steps without 0, by another queue of the broker",
+                queues: vec![steps("celery", None), steps("heavy", None), {
+                    let mut other = steps("app1:celery", Some(6));
+                    other.prefix = 5;
+                    other
+                }],
+                flows: vec![flow("celery", Some(9))],
+                queue: Some("heavy"),
+                expected: Ok((0, "heavy\u{6}\u{16}9", true)),
+                ..Case::default()
+            },
+            Case {
+                what: "QUEUE by the whole key of its lowest list",
+                queues: vec![steps("heavy", Some(9)), queue(0, "", "celery", true)],
+                queue: Some("heavy\u{6}\u{16}9"),
+                expected: Ok((0, "heavy\u{6}\u{16}9", true)),
+                ..Case::default()
+            },
+            Case {
                 what: "DB decides",
                 queues: two_dbs(),
                 db: Some(3),
@@ -409,6 +503,7 @@ mod tests {
                 redbeat: case.redbeat,
                 heard: Heard {
                     lines: case.heard,
+                    flows: case.flows,
                     ..Heard::default()
                 },
                 ..Evidence::default()

@@ -12,12 +12,13 @@ use std::rc::Rc;
 use super::super::tables::Ways;
 use super::super::{Cost, Turn, lists};
 use super::{EXEMPT, Kind, Orphans, may};
-use crate::core::celery::binding::list_of;
+use crate::core::celery::binding::{list_at, list_of};
 use crate::core::celery::{body, envelope, restore};
 use crate::core::keys::KeyType;
 use crate::core::orphans::same_slot;
 use crate::core::reply::Reply;
 use crate::known;
+use crate::observe;
 use crate::server::acl::Right;
 use crate::server::call::{self, Value};
 use crate::server::key::{self, Key};
@@ -550,7 +551,10 @@ impl Orphans {
         let mut lists = Vec::new();
         for queue in queues {
             let queue = [prefix, &queue].concat();
-            let list = if self.other_steps.contains(&walk.db) {
+            let list = if let Some(step) = observe::lowest_step(walk.db, &queue) {
+                // Its workers read no first list; which others, is not known.
+                list_at(&queue, sep, step)
+            } else if self.other_steps.contains(&walk.db) {
                 // Which lists its workers read is not known, but for this one: it
                 // is the one that kombu before 5.3 puts all messages back to.
                 queue

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::assessment::Source;
 use super::super::traffic::{Line, Rhythm, Voice, bit, is_steady, minute_of};
+use super::once;
 use super::pace::{ENOUGH_MARKED_GAPS, Pace, is_crowded, keeps, paced, strays};
 use super::senders::Senders;
 
@@ -169,6 +170,26 @@ impl<'a> Kept<'a> {
                 _ => self.longest_ms,
             };
         }
+        if plain && let Some(slower) = self.slowed_down(rhythm.interval_ms) {
+            self.interval_ms = Some(slower.interval_ms);
+            self.pause_ms = self.pause_ms.map(|_| slower.longest_ms);
+            self.longest_ms = Some(slower.longest_ms);
+        }
+    }
+
+    /// The pace of the newest voice, where that began after the one whose pace is known
+    /// and lets its moments pass: beat was started again with a longer interval. What
+    /// it does is too little yet to be a rhythm, and no sign of death.
+    fn slowed_down(&self, every_ms: i64) -> Option<Rhythm> {
+        let newest = self.voices.iter().max_by_key(|v| v.last_ms)?;
+        let steady = |v: &&&Voice| v.rhythm.as_ref().is_some_and(is_steady);
+        let known = self.voices.iter().filter(steady);
+        let known = known.max_by_key(|v| v.last_ms)?;
+        let rhythm = newest.rhythm?;
+        let slower = rhythm.interval_ms > once(every_ms);
+        // Of a crowd somebody is slower by chance.
+        let is_beat = newest.marked || (rhythm.even && !self.crowded);
+        (is_beat && newest.first_ms > known.last_ms && slower).then_some(rhythm)
     }
 
     /// The longest usual pause of a crontab. Its hours and days end where an hour
@@ -191,7 +212,8 @@ impl<'a> Kept<'a> {
             (last + 1..=last + 60).find(|minute| minutes & bit(*minute) != 0)
         } else {
             // Before they came round, only "every minute" is plain.
-            (usual < 2 * MINUTE_MS - MINUTE_MS / 4).then_some(last + 1)
+            let each = usual < 2 * MINUTE_MS - MINUTE_MS / 4 && !self.lets_pass(last + 1);
+            each.then_some(last + 1)
         };
         let same_half_hour = |minute: i64| minute.div_euclid(30) == last.div_euclid(30);
         if usual < HOUR_MS && missed.is_some_and(same_half_hour) {
@@ -213,6 +235,16 @@ impl<'a> Kept<'a> {
         let lived = minute_of(newest.first_ms)..=minute_of(newest.last_ms);
         let passed = lived.fold(0, |all, minute| all | bit(minute));
         newest.minutes | (before & !passed)
+    }
+
+    /// Whether a line that came each minute for a while was seen not to, so that its
+    /// minutes may be some of each hour's: its beat was there for minutes before it, or
+    /// this minute went by without it an hour ago.
+    fn lets_pass(&self, minute: i64) -> bool {
+        let began_later = |v: &&Voice| minute_of(v.first_ms) > minute_of(v.known_ms) + 1;
+        let came_round = minute - 60 >= minute_of(self.first_ms);
+        let minutes = self.voices.iter().fold(0, |all, v| all | v.minutes);
+        self.voices.iter().any(began_later) || (came_round && minutes & bit(minute) == 0)
     }
 
     /// Whether the newest message of one of its voices is what RedBeat noted as

@@ -149,6 +149,93 @@ fn no_crontab_of_some_hours_is_told_silent_when_its_hours_are_over() {
     }
 }
 
+/// `5-25 * * * *`
+fn a_range(minute: i64) -> bool {
+    (5..=25).contains(&(minute % 60))
+}
+
+#[test]
+fn a_crontab_of_a_range_of_minutes_is_not_told_silent_at_its_end_once_that_shows() {
+    let begun = MONDAY + 9 * H;
+    let end = begun + 8 * H;
+    let range = |origin, from| crontab("purge", origin, from, end, a_range);
+    for mark in [false, true] {
+        for (what, streams, from) in [
+            (
+                "alone, from its second hour on",
+                vec![range("gen7@beat", begun)],
+                66 * MIN,
+            ),
+            (
+                "alone, heard from the middle of its first range on",
+                vec![range("gen7@beat", begun + 17 * MIN)],
+                66 * MIN,
+            ),
+            (
+                "its beat was heard before it",
+                vec![
+                    range("gen7@beat", begun),
+                    even("digest", "gen7@beat", begun + 2 * MIN, end, H),
+                ],
+                0,
+            ),
+            (
+                "the same, and beat started again within the range",
+                vec![
+                    even("digest", "gen7@beat", begun + 2 * MIN, begun + 10 * MIN, H),
+                    crontab("purge", "gen7@beat", begun, begun + 10 * MIN, a_range),
+                    even("digest", "gen8@beat", begun + 12 * MIN, end, H),
+                    range("gen8@beat", begun + 12 * MIN),
+                ],
+                0,
+            ),
+        ] {
+            let mark = |stream| if mark { marked(stream) } else { stream };
+            let mut server = Server::new(streams.into_iter().map(mark).collect());
+            server.until(begun + from);
+            while server.now < end - H {
+                let next = server.now + 20 * S;
+                server.until(next);
+                assert_ne!(
+                    server.beat().0,
+                    State::Silent,
+                    "{what}: {} min after nine: {}",
+                    (server.now - begun) / MIN,
+                    server.told().reason
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_beat_of_each_minute_is_told_silent_in_time_in_its_first_hours_whatever_else_it_sends() {
+    let begun = MONDAY + 9 * H + 2 * MIN + 20 * S;
+    for lived in [10 * MIN, 40 * MIN, 58 * MIN, 70 * MIN, 110 * MIN, 130 * MIN] {
+        for restarts in [false, true] {
+            let died = begun + lived;
+            let started = if restarts { begun + 4 * MIN } else { begun };
+            let mut streams = vec![
+                crontab("purge", "gen8@beat", started, died, |_| true),
+                even("digest", "gen8@beat", started + S, died, H),
+            ];
+            if restarts {
+                streams.push(crontab("purge", "gen7@beat", begun, started, |_| true));
+            }
+            let streams = streams.into_iter().map(marked).collect();
+            let mut server = Server::new(streams);
+            server.until(died);
+            let told = server.first(State::Silent, died + H, S);
+            let late = told.map(|told| told - died);
+            assert!(
+                late.is_some_and(|late| late <= 125 * S),
+                "lived {} min, restarts {restarts}: {late:?}",
+                lived / MIN
+            );
+        }
+    }
+}
+
 #[test]
 fn a_crontab_that_is_thinned_out_is_not_told_silent_when_its_hours_are_over() {
     for restart in [false, true] {

@@ -103,6 +103,36 @@ fn a_late_beat_is_a_remark_until_it_is_silent_and_too_little_known_is_neither() 
 }
 
 #[test]
+fn a_beat_started_again_with_a_longer_interval_is_not_told_silent_after_its_second_message() {
+    for (before, after) in [(2 * S, 20 * S), (10 * S, 2 * MIN), (MIN, H)] {
+        for mark in [false, true] {
+            let what = format!("{before} ms, then {after} ms, marked {mark}");
+            let stops = T0 + 40 * before;
+            // At no moment at which a minute begins.
+            let begins = stops + before / 2 + 9 * S;
+            let died = begins + 20 * after;
+            let mut streams = vec![
+                even("purge", "gen7@beat", T0, stops, before),
+                even("purge", "gen8@beat", begins, died, after),
+                even("other", "gen8@beat", begins + after / 3, died, after * 2),
+            ];
+            if mark {
+                streams = streams.into_iter().map(marked).collect();
+            }
+            let last = streams[1].last().unwrap().at;
+            let mut server = Server::new(streams);
+            server.until(begins + after + S);
+            let states = server.states(last, (after / 9).max(S));
+            assert!(!states.contains(&State::Silent), "{what}: {states:?}");
+            let told = server.first(State::Silent, last + 5 * after, S);
+            let late = told.map(|told| told - last);
+            let within = 2 * after + 7 * S;
+            assert!(late.is_some_and(|late| late <= within), "{what}: {late:?}");
+        }
+    }
+}
+
+#[test]
 fn the_fastest_task_of_a_beat_tells_its_death_and_a_task_it_drops_does_not() {
     let end = T0 + 10 * H;
     let fast = |end| even("tick", "gen7@beat", T0, end, MIN);

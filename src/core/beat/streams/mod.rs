@@ -197,11 +197,11 @@ impl Server {
 
     fn write(&mut self) {
         while self.traffic.has_changes() {
-            let changes = self.traffic.take_changes();
-            self.hash.extend(changes.set);
+            let changes = self.traffic.take_changes(|| false);
             for field in changes.del {
                 self.hash.remove(&field);
             }
+            self.hash.extend(changes.set);
         }
     }
 

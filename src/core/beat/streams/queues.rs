@@ -11,6 +11,7 @@ fn flow(since_in: i64, since_out: Option<i64>, waits: Option<i64>) -> Movement {
         last_in_ms: Some(NOW - since_in),
         last_out_ms: since_out.map(|ago| NOW - ago),
         waiting_since_ms: waits.map(|ago| NOW - ago),
+        lowest: None,
     }
 }
 

@@ -21,9 +21,19 @@ pub struct Flow {
     pub last_out_ms: Option<i64>,
     /// The first push that no pop followed.
     pub waiting_since_ms: Option<i64>,
+    /// The step behind which messages of priority 0 lie, if it is another than 0.
+    pub lowest: Option<u8>,
 }
 
 impl Flow {
+    /// What is known of the queue itself, and nothing of what moved.
+    pub fn at_rest(&self) -> Self {
+        Self {
+            lowest: self.lowest,
+            ..Self::default()
+        }
+    }
+
     pub fn pushed(&mut self, at_ms: i64) {
         self.turn(at_ms);
         count(self.pushed.last_mut());

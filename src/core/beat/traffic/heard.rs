@@ -93,6 +93,10 @@ pub struct Movement {
     pub last_out_ms: Option<i64>,
     /// The first push that no pop followed (Unix ms).
     pub waiting_since_ms: Option<i64>,
+    /// The step behind which messages of priority 0 lie, if it is another than 0:
+    /// where `priority_steps` has no 0, kombu takes its last (`Channel.priority`,
+    /// kombu 4.6 to 5.7, transport/redis.py).
+    pub lowest: Option<u8>,
 }
 
 /// A lock of RedBeat's that was renewed.

@@ -77,6 +77,8 @@ pub struct Traffic {
     /// The series of a task that was published last, by the hash of its name.
     named: ByHash<u64>,
     queues: ByHash<(u32, Box<[u8]>, Flow)>,
+    /// Of one of them it is known that it has no step 0.
+    has_lowest: bool,
     locks: Vec<Lock>,
     /// Task ids that went by, each with its series: the newest 16,384 or so, in 256 KB.
     ids: Recent<u64, 4_096>,
@@ -87,6 +89,8 @@ pub struct Traffic {
     /// What nobody watched between moments that are known, in all.
     unwatched_ms: i64,
     changes: state::Pending,
+    /// How far telling them has come.
+    round: state::Round,
 }
 
 /// A RedBeat lock.
@@ -273,7 +277,7 @@ impl Traffic {
     /// What moved in queues counts from now on.
     fn move_anew(&mut self, at_ms: i64) {
         for (.., flow) in self.queues.values_mut() {
-            *flow = Flow::default();
+            *flow = flow.at_rest();
             flow.since_ms = Some(at_ms);
         }
     }
@@ -294,6 +298,56 @@ impl Traffic {
         self.watched(at_ms);
         if let Some(flow) = self.flow(db, queue) {
             flow.since_ms.get_or_insert(at_ms);
+        }
+    }
+
+    /// A message of priority 0 was published to the list of a queue behind this step.
+    pub fn lowest_lies(&mut self, db: u32, queue: &[u8], step: u8) {
+        let lowest = Some(step).filter(|step| *step > 0);
+        self.has_lowest |= lowest.is_some();
+        if self.has_lowest
+            && let Some(flow) = self.flow(db, queue)
+        {
+            flow.lowest = lowest;
+        }
+    }
+
+    /// The step behind which messages of priority 0 lie, if it is another than 0.
+    #[must_use]
+    pub fn lowest(&self, db: u32, queue: &[u8]) -> Option<u8> {
+        if !self.has_lowest {
+            return None;
+        }
+        let key = self.hasher.hash_one((db, queue));
+        self.queues.get(&key)?.2.lowest
+    }
+
+    /// What was taken for a queue is a list of another: what was heard of it is that
+    /// one's, unless as much was heard there already.
+    pub fn renamed(&mut self, db: u32, from: &[u8], to: &[u8]) {
+        if let Some((.., flow)) = self.queues.remove(&self.hasher.hash_one((db, from))) {
+            let key = self.hasher.hash_one((db, to));
+            self.queues.entry(key).or_insert((db, to.into(), flow));
+        }
+        let of_queue = |series: &Series| series.id.db == db && *series.id.queue == *from;
+        let moved = self.series.extract_if(|_, series| of_queue(series));
+        let moved: Vec<Series> = moved.map(|(_, series)| series).collect();
+        for mut series in moved {
+            if series.stored.there {
+                self.changes.gone(state::series_field(&series.id));
+            }
+            series.id.queue = to.into();
+            series.stored = series::Stored {
+                dirty: true,
+                there: false,
+                at_ms: i64::MIN,
+            };
+            let id = &series.id;
+            let entry = id.entry.as_deref();
+            let key = self.hasher.hash_one((id.db, &*id.queue, &*id.task, entry));
+            self.named.insert(series.task_hash, key);
+            self.series.entry(key).or_insert(series);
+            self.changes.any = true;
         }
     }
 
@@ -334,6 +388,7 @@ impl Traffic {
             last_in_ms: flow.last_in_ms,
             last_out_ms: flow.last_out_ms,
             waiting_since_ms: flow.waiting_since_ms,
+            lowest: flow.lowest,
         });
         let ticks = self.locks.iter().filter(|lock| may(&lock.key));
         let ticks = ticks.map(|lock| Tick {

@@ -11,13 +11,13 @@ use super::super::known::SLACK_MS;
 use super::heard::End;
 use super::senders::Senders;
 use super::series::{Id, MOST_VOICES, Series, Voice};
-use super::{Lock, MOST_LOCKS, MOST_SERIES, Traffic, cut, is_sane};
+use super::{ByHash, Lock, MOST_LOCKS, MOST_SERIES, Traffic, cut, is_sane};
 
 /// The form of the values. A field of another form is not read.
 const FORM: i64 = 1;
 
-/// Fields written at a time.
-const MOST_CHANGES: usize = 200;
+/// Fields written at a time, at most.
+const MOST_CHANGES: usize = 100;
 
 /// What is not periodic changes with each message; it is written this rarely.
 const SELDOM_MS: i64 = 600_000;
@@ -86,75 +86,181 @@ fn is_due(series: &Series) -> bool {
             || count() < MANY)
 }
 
+/// How far a round of telling what changed has come. It takes as many steps as there
+/// are series, three times, so it is gone through in pieces; what it holds are the
+/// series still to come, by their hashes.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Round {
+    /// None is under way.
+    #[default]
+    Rests,
+    /// Who speaks there is noted, and when that beat was heard last.
+    Hears {
+        left: Vec<u64>,
+        spoke: HashMap<Box<str>, i64>,
+    },
+    /// What its beat goes on without is marked.
+    Marks {
+        left: Vec<u64>,
+        spoke: HashMap<Box<str>, i64>,
+    },
+    /// What changed is told.
+    Tells { left: Vec<u64> },
+}
+
 impl Traffic {
-    /// What changed since the last call, as fields of the hash in `state-key`;
-    /// at most 200 each. What is left is still changed afterwards.
-    pub fn take_changes(&mut self) -> Changes {
-        self.mark_left();
+    /// What changed, as fields of the hash in `state-key`: as much as there is before
+    /// `enough`, which is asked after each step, and at most 100 fields. Those to
+    /// delete come before any to set. What is left comes with the next call.
+    pub fn take_changes(&mut self, mut enough: impl FnMut() -> bool) -> Changes {
         let mut changes = Changes::default();
         let gone = &mut self.changes.gone;
         changes.del = gone.drain(..gone.len().min(MOST_CHANGES)).collect();
+        // A task that was dropped may be there again: what is told now must be newer
+        // than what is deleted.
+        if !gone.is_empty() {
+            return changes;
+        }
         for lock in self.locks.iter_mut().filter(|lock| lock.dirty) {
             lock.dirty = false;
             changes.set.push((lock_field(lock), lock_value(lock)));
         }
-        let mut left = false;
-        for series in self.series.values_mut().filter(|series| is_due(series)) {
-            if changes.set.len() >= MOST_CHANGES {
-                left = true;
+        if matches!(self.round, Round::Rests) {
+            // What changes from now on is for the next round.
+            self.changes.any = false;
+        }
+        while self.step(&mut changes) {
+            if changes.set.len() >= MOST_CHANGES || enough() {
                 break;
             }
-            series.look_again();
-            series.stored.dirty = false;
-            series.stored.at_ms = series.last_ms;
-            if std::str::from_utf8(&series.id.queue).is_ok() {
-                series.stored.there = true;
-                changes.set.push((
-                    series_field(&series.id),
-                    series_value(series, &self.senders),
-                ));
-            }
         }
-        self.changes.any = left || !self.changes.gone.is_empty();
         changes
     }
 
-    /// Marks what its beat goes on without: an origin of it was heard in another
-    /// line long after this one should have come again.
-    fn mark_left(&mut self) {
-        let since_ms = self.since_ms.unwrap_or(i64::MAX);
-        let mut spoke: HashMap<Box<str>, i64> = HashMap::new();
-        for series in self.series.values().filter(|series| series.periodic) {
-            let last_ms = series.whole.last_ms;
-            for voice in series
-                .voices
-                .iter()
-                .filter(|v| !v.origin.is_empty() && v.beats())
-            {
-                let newest = spoke.entry(voice.origin.clone()).or_insert(last_ms);
-                *newest = last_ms.max(*newest);
+    /// The same without telling: marks what its beat goes on without, where nobody
+    /// wants the changes. Answers whether that was all.
+    pub fn mark_left(&mut self, mut enough: impl FnMut() -> bool) -> bool {
+        self.changes.gone.clear();
+        if matches!(self.round, Round::Rests) {
+            self.changes.any = false;
+        }
+        let mut changes = Changes::default();
+        while self.step(&mut changes) {
+            if matches!(self.round, Round::Tells { .. }) {
+                self.round = Round::Rests;
+                return true;
+            }
+            if enough() {
+                return false;
             }
         }
-        for series in self.series.values_mut().filter(|s| s.periodic && !s.left) {
-            let voices = series.voices.iter().filter(|v| v.beats());
-            let newest = voices.filter_map(|v| spoke.get(&v.origin)).max();
-            let heard_ms = series.whole.last_ms.max(since_ms);
-            let quiet = newest.map_or(0, |newest| newest.saturating_sub(heard_ms));
-            let patience = |pause: i64| pause.saturating_mul(2).saturating_add(SLACK_MS);
-            if series
-                .pause_ms()
-                .is_some_and(|pause| quiet > patience(pause))
-            {
-                series.left = true;
-                series.stored.dirty = true;
-            }
+        true
+    }
+
+    /// One step of a round; `false` if that was the last.
+    fn step(&mut self, changes: &mut Changes) -> bool {
+        let all = |series: &ByHash<Series>| series.keys().copied().collect();
+        self.round = match std::mem::take(&mut self.round) {
+            Round::Rests => Round::Hears {
+                left: all(&self.series),
+                spoke: HashMap::new(),
+            },
+            Round::Hears {
+                mut left,
+                mut spoke,
+            } => match left.pop() {
+                Some(key) => {
+                    self.hear(key, &mut spoke);
+                    Round::Hears { left, spoke }
+                }
+                None => Round::Marks {
+                    left: all(&self.series),
+                    spoke,
+                },
+            },
+            Round::Marks { mut left, spoke } => match left.pop() {
+                Some(key) => {
+                    self.mark(key, &spoke);
+                    Round::Marks { left, spoke }
+                }
+                None => Round::Tells {
+                    left: all(&self.series),
+                },
+            },
+            Round::Tells { mut left } => match left.pop() {
+                Some(key) => {
+                    changes.set.extend(self.tell(key));
+                    Round::Tells { left }
+                }
+                None => return false,
+            },
+        };
+        true
+    }
+
+    /// Notes when the beats of a line were heard last.
+    fn hear(&self, key: u64, spoke: &mut HashMap<Box<str>, i64>) {
+        let Some(series) = self.series.get(&key).filter(|series| series.periodic) else {
+            return;
+        };
+        let last_ms = series.whole.last_ms;
+        let named = series.voices.iter().filter(|v| !v.origin.is_empty());
+        for voice in named.filter(|v| v.beats()) {
+            let newest = spoke.entry(voice.origin.clone()).or_insert(last_ms);
+            *newest = last_ms.max(*newest);
         }
     }
 
-    /// Whether there is something to write.
+    /// Marks a line that its beat goes on without: an origin of it was heard in
+    /// another line long after this one should have come again.
+    fn mark(&mut self, key: u64, spoke: &HashMap<Box<str>, i64>) {
+        let since_ms = self.since_ms.unwrap_or(i64::MAX);
+        let Some(series) = self.series.get_mut(&key) else {
+            return;
+        };
+        if !series.periodic || series.left {
+            return;
+        }
+        let voices = series.voices.iter().filter(|v| v.beats());
+        let newest = voices.filter_map(|v| spoke.get(&v.origin)).max();
+        let heard_ms = series.whole.last_ms.max(since_ms);
+        let quiet = newest.map_or(0, |newest| newest.saturating_sub(heard_ms));
+        let patience = |pause: i64| pause.saturating_mul(2).saturating_add(SLACK_MS);
+        if series
+            .pause_ms()
+            .is_some_and(|pause| quiet > patience(pause))
+        {
+            series.left = true;
+            series.stored.dirty = true;
+        }
+    }
+
+    /// The field of a line that has changed.
+    fn tell(&mut self, key: u64) -> Option<(Vec<u8>, Vec<u8>)> {
+        let series = self.series.get_mut(&key).filter(|series| is_due(series))?;
+        series.look_again();
+        series.stored.dirty = false;
+        series.stored.at_ms = series.last_ms;
+        if std::str::from_utf8(&series.id.queue).is_err() {
+            return None;
+        }
+        series.stored.there = true;
+        let series = self.series.get(&key)?;
+        let lowest = self.lowest(series.id.db, &series.id.queue);
+        let value = series_value(series, &self.senders, lowest);
+        Some((series_field(&series.id), value))
+    }
+
+    /// Whether there is something to write, or may be.
     #[must_use]
     pub const fn has_changes(&self) -> bool {
-        self.changes.any
+        self.changes.any || self.is_telling()
+    }
+
+    /// Whether a round of telling is under way, or fields are still to be deleted.
+    #[must_use]
+    pub const fn is_telling(&self) -> bool {
+        !matches!(self.round, Round::Rests) || !self.changes.gone.is_empty()
     }
 
     /// Everything is to be written again: the hash was lost.
@@ -166,6 +272,8 @@ impl Traffic {
         for lock in &mut self.locks {
             lock.dirty = true;
         }
+        // Of a round under way some is told, and its times may be of another clock.
+        self.round = Round::Rests;
         self.changes.any = !self.series.is_empty() || !self.locks.is_empty();
     }
 
@@ -174,20 +282,30 @@ impl Traffic {
     pub fn read<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, now_ms: i64) -> Self {
         let mut traffic = Self::default();
         for (field, value) in fields {
-            if let Some(lock) = read_lock(field, value) {
-                if traffic.locks.len() < MOST_LOCKS {
-                    traffic.newest_ms = traffic.newest_ms.max(Some(lock.last_ms));
-                    traffic.locks.push(lock);
-                }
-            } else if let Some(series) = read_series(field, value)
-                && traffic.series.len() < MOST_SERIES
-            {
-                traffic.newest_ms = traffic.newest_ms.max(Some(series.last_ms));
-                traffic.keep(series);
-            }
+            traffic.take_in(field, value);
         }
         traffic.resumed(now_ms);
         traffic
+    }
+
+    /// Reads one field back, before the watch begins; one that comes twice is one.
+    pub fn take_in(&mut self, field: &[u8], value: &[u8]) {
+        if let Some(lock) = read_lock(field, value) {
+            self.locks
+                .retain(|known| (known.db, &known.key) != (lock.db, &lock.key));
+            if self.locks.len() < MOST_LOCKS {
+                self.newest_ms = self.newest_ms.max(Some(lock.last_ms));
+                self.locks.push(lock);
+            }
+        } else if let Some((series, lowest)) = read_series(field, value)
+            && self.series.len() < MOST_SERIES
+        {
+            self.newest_ms = self.newest_ms.max(Some(series.last_ms));
+            if let Some(lowest) = lowest {
+                self.lowest_lies(series.id.db, &series.id.queue, lowest);
+            }
+            self.keep(series);
+        }
     }
 }
 
@@ -201,7 +319,7 @@ pub(super) fn series_field(id: &Id) -> Vec<u8> {
     field
 }
 
-fn series_value(series: &Series, senders: &Senders) -> Vec<u8> {
+fn series_value(series: &Series, senders: &Senders, lowest: Option<u8>) -> Vec<u8> {
     let mut voices: Vec<&Voice> = series.voices.iter().collect();
     voices.sort_by_key(|voice| {
         let beats = voice.beats() || senders.is_beat(voice.sender);
@@ -221,6 +339,9 @@ fn series_value(series: &Series, senders: &Senders) -> Vec<u8> {
     }
     if series.left {
         put(&mut value, "left", json!(true));
+    }
+    if let Some(lowest) = lowest {
+        put(&mut value, "lowest_step", json!(lowest));
     }
     if let Some(entry) = &series.id.entry {
         put(&mut value, "entry", json!(&**entry));
@@ -298,7 +419,8 @@ fn read_lock(field: &[u8], value: &[u8]) -> Option<Lock> {
     })
 }
 
-fn read_series(field: &[u8], value: &[u8]) -> Option<Series> {
+/// A line, and the step behind which its queue's messages of priority 0 lie.
+fn read_series(field: &[u8], value: &[u8]) -> Option<(Series, Option<u8>)> {
     if !field.starts_with(b"task:") {
         return None;
     }
@@ -337,7 +459,8 @@ fn read_series(field: &[u8], value: &[u8]) -> Option<Series> {
     series.stored.there = true;
     series.stored.at_ms = series.last_ms;
     series.look_again();
-    Some(series)
+    let lowest = value.get("lowest_step").and_then(Value::as_u64);
+    Some((series, lowest.and_then(|step| step.try_into().ok())))
 }
 
 fn read_voice(value: &Value) -> Option<Voice> {

@@ -80,12 +80,12 @@ type Hash = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn write(traffic: &mut Traffic, hash: &mut Hash) {
     while traffic.has_changes() {
-        let changes = traffic.take_changes();
-        assert!(changes.set.len() <= 200 && changes.del.len() <= 200);
-        hash.extend(changes.set);
+        let changes = traffic.take_changes(|| false);
+        assert!(changes.set.len() <= 100 + MOST_LOCKS && changes.del.len() <= 100);
         for field in changes.del {
             hash.remove(&field);
         }
+        hash.extend(changes.set);
     }
 }
 
@@ -343,6 +343,67 @@ fn what_was_learnt_comes_back_and_the_break_is_no_gap() {
 }
 
 #[test]
+fn what_was_heard_of_a_list_that_proves_a_queues_is_the_queues() {
+    let mut traffic = Traffic::default();
+    let of = |id: &'static str, task: &'static str| message(id, task, "gen7@beat");
+    for (list, id, task) in [
+        (&b"celery:3"[..], "1", "purge"),
+        (b"celery", "2", "mail"),
+        (b"celery:5", "3", "purge"),
+        (b"other:3", "4", "purge"),
+    ] {
+        traffic.pushed(T0, 0, list, Some(&of(id, task)));
+        traffic.popped(T0 + S, 0, list);
+    }
+    let mut hash = written(&mut traffic);
+    for from in [&b"celery:3"[..], b"celery:5"] {
+        traffic.renamed(0, from, b"celery");
+    }
+    let heard = traffic.heard(T0 + S);
+    let mut lines: Vec<(&str, &[u8])> = heard
+        .lines
+        .iter()
+        .map(|line| (&*line.task, &*line.queue))
+        .collect();
+    lines.sort_unstable();
+    let other = &b"other:3"[..];
+    let celery = &b"celery"[..];
+    assert_eq!(
+        lines,
+        [("mail", celery), ("purge", celery), ("purge", other)]
+    );
+    let mut queues: Vec<&[u8]> = heard.flows.iter().map(|flow| &*flow.queue).collect();
+    queues.sort_unstable();
+    assert_eq!(queues, [celery, other]);
+    write(&mut traffic, &mut hash);
+    let back = read_back(&hash, T0 + 2 * S).heard(T0 + 2 * S);
+    assert_eq!(back.lines.len(), 3);
+    traffic.finished(T0 + S, b"x", Some(("mail", T0 + S)), "SUCCESS", None);
+    let lines = traffic.heard(T0 + S).lines;
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.task == "mail" && line.end.is_some())
+    );
+}
+
+#[test]
+fn where_messages_of_priority_0_lie_outlives_a_break_and_a_restart() {
+    let mut traffic = Traffic::default();
+    minutely(&mut traffic, T0, 3);
+    traffic.lowest_lies(0, b"celery", 0);
+    assert_eq!(traffic.lowest(0, b"celery"), None);
+    traffic.lowest_lies(0, b"celery", 9);
+    traffic.resumed(T0 + 200 * S);
+    assert_eq!(traffic.lowest(0, b"celery"), Some(9));
+    let mut back = read_back(&written(&mut traffic), T0 + 300 * S);
+    assert_eq!(back.lowest(0, b"celery"), Some(9));
+    assert_eq!(back.lowest(1, b"celery"), None);
+    back.lowest_lies(0, b"celery", 0);
+    assert_eq!(back.lowest(0, b"celery"), None);
+}
+
+#[test]
 fn fields_that_are_not_ours_are_passed_over() {
     let mut traffic = Traffic::default();
     minutely(&mut traffic, T0, 8);
@@ -474,6 +535,91 @@ fn origins_queues_and_locks_are_bounded_too() {
         push(&mut traffic, T0, &message(&name, &name, "gen9@web"));
     }
     assert!(traffic.heard(T0).lines.len() > 900);
+}
+
+#[test]
+fn changes_taken_step_by_step_are_those_taken_at_once() {
+    let many = || {
+        let mut traffic = Traffic::default();
+        for n in 0..300 {
+            let (id, task) = (format!("w{n}"), format!("web{n}"));
+            push(&mut traffic, T0 + n, &message(&id, &task, "gen9@web"));
+        }
+        traffic
+    };
+    let whole = written(&mut many());
+    assert_eq!(whole.len(), 300);
+    let mut traffic = many();
+    let mut hash = Hash::new();
+    let mut goes = 0;
+    while traffic.has_changes() {
+        let changes = traffic.take_changes(|| true);
+        assert!(changes.set.len() <= 1);
+        hash.extend(changes.set);
+        goes += 1;
+    }
+    assert_eq!(hash, whole);
+    assert!(goes > 900, "{goes}");
+}
+
+#[test]
+fn a_task_that_is_dropped_and_comes_again_while_changes_are_taken_is_there_in_the_end() {
+    let mut traffic = Traffic::default();
+    let mut hash = Hash::new();
+    let say = |traffic: &mut Traffic, n: i64, task: &str| {
+        let id = format!("{task} {n}");
+        push(traffic, T0 + n, &message(&id, task, "gen9@web"));
+    };
+    for n in 0..900 {
+        say(&mut traffic, n, &format!("web{n}"));
+    }
+    write(&mut traffic, &mut hash);
+    let mut dropped = 0;
+    for n in 900..4_000 {
+        say(&mut traffic, n, &format!("web{n}"));
+        if !traffic
+            .series
+            .values()
+            .any(|series| &*series.id.task == "web0")
+        {
+            dropped += 1;
+            say(&mut traffic, n, "web0");
+        }
+        let changes = traffic.take_changes(|| true);
+        for field in changes.del {
+            hash.remove(&field);
+        }
+        hash.extend(changes.set);
+    }
+    write(&mut traffic, &mut hash);
+    assert!(dropped > 1);
+    assert_eq!(hash.len(), traffic.heard(T0).lines.len());
+    assert!(hash.contains_key(&b"task:web0 queue:0:celery"[..]));
+}
+
+#[test]
+fn a_clock_that_steps_back_while_changes_are_taken_leaves_nothing_behind() {
+    let mut traffic = Traffic::default();
+    let of = |task: &'static str, at: i64| {
+        let id: &'static str = Box::leak(format!("{task}{at}").into_boxed_str());
+        message(id, task, "gen7@beat")
+    };
+    for n in 0..20 {
+        for task in ["a", "b", "c"] {
+            let at = T0 + n * 60 * S;
+            push(&mut traffic, at, &of(task, at));
+        }
+    }
+    // Who speaks has been noted, and nothing told yet.
+    for _ in 0..5 {
+        assert!(traffic.take_changes(|| true).set.is_empty());
+    }
+    let now = T0 - 3_600 * S;
+    for task in ["a", "b", "c"] {
+        push(&mut traffic, now, &of(task, now));
+    }
+    written(&mut traffic);
+    assert!(traffic.heard(now).lines.iter().all(|line| !line.left));
 }
 
 #[test]
@@ -628,7 +774,7 @@ fn a_beats_slow_task_is_kept_among_many_and_so_is_that_they_are_many() {
     assert!(has_beat(&line(&traffic, "slow")));
     assert_eq!(line(&traffic, "fast").crowd, 16);
     // Nor does a restart of the server lose that.
-    let hash = traffic.take_changes().set;
+    let hash = traffic.take_changes(|| false).set;
     let fields = hash.iter().map(|(f, v)| (f.as_slice(), v.as_slice()));
     let again = Traffic::read(fields, end);
     assert!(has_beat(&line(&again, "slow")));
