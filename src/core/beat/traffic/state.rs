@@ -230,6 +230,9 @@ fn series_value(series: &Series, senders: &Senders) -> Vec<u8> {
         if let Some(exc_type) = &end.exc_type {
             put(&mut told, "exc_type", json!(exc_type));
         }
+        if let Some(key) = &end.key {
+            put(&mut told, "key", json!(key));
+        }
         put(&mut value, "end", told);
     }
     value.to_string().into_bytes()
@@ -371,6 +374,7 @@ fn read_end(value: &Value) -> Option<End> {
         at_ms: moment(value.get("at_ms"))?,
         status: cut(value.get("status")?.as_str()?),
         exc_type: value.get("exc_type").and_then(Value::as_str).map(cut),
+        key: name(value.get("key")).map(str::to_owned),
     })
 }
 
