@@ -45,6 +45,11 @@ class Job:
         """The reply to a command as it comes."""
         return self.client(decode_responses=True).execute_command(*command)
 
+    def ask_in_transaction(self, *command):
+        """The reply to a command that is in a transaction alone."""
+        with self.client(decode_responses=True).pipeline(transaction=True) as pipe:
+            return pipe.execute_command(*command).execute()[0]
+
     def shell(self, pipeline):
         """Runs a pipeline of the shell, with `$cli` for the command-line client on
         this server. Nothing of it is left when it does not end."""

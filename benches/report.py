@@ -636,7 +636,7 @@ def limits_section(measured):
             )
             at_once = [(name, runs) for (name, beside), runs in rows.items() if beside is None]
             told = (f"{name} {in_ms(runs, 'call_us')}" for name, runs in at_once)
-            yield f"Answered in one piece, mean of {limits.CALLS} calls: {'; '.join(told)}."
+            yield f"In a transaction, so in one piece, mean of {limits.CALLS} calls: {'; '.join(told)}."
             yield ""
 
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::celery::binding::{SEP, split_priority};
 use crate::core::celery::result::StoredResult;
-use crate::core::keys::{Class, KeyType, LONGEST_NAME};
+use crate::core::keys::{Class, KeyType, LONGEST_NAME, result_id};
 use crate::server::events::Written;
 use crate::server::{Ctx, MainCell};
 
@@ -34,6 +34,8 @@ pub struct LastResult {
     pub status: String,
     /// The exception's type, if it failed.
     pub exc_type: Option<String>,
+    /// The name of its key: who may not read it is told nothing of it.
+    pub key: Vec<u8>,
 }
 
 /// What is known.
@@ -54,8 +56,9 @@ pub struct Known {
     pub separators: BTreeMap<Place, Vec<u8>>,
     /// Of the queues those that nobody asked for yet.
     fresh: Vec<Place>,
-    /// The last result per task name.
-    pub results: BTreeMap<Vec<u8>, LastResult>,
+    /// The last result per task name, and by what stands in front of the task's id in
+    /// the result's name: tenants may call their tasks alike.
+    pub results: BTreeMap<(Vec<u8>, Vec<u8>), LastResult>,
 }
 
 impl Known {
@@ -237,25 +240,28 @@ fn is_binding(name: &[u8]) -> bool {
     name.len() <= LONGEST_NAME && memchr::memmem::find(name, b"_kombu.binding.").is_some()
 }
 
-/// Notes a result that a sweep has read, if it says which task it was of.
-pub fn result(result: &StoredResult<'_>) {
+/// Notes a result that a sweep has read under that name, if it says which task it was of.
+pub fn result(key: &[u8], result: &StoredResult<'_>) {
     let (Some(name), Some(finished_ms), Some(status)) =
         (&result.name, result.finished_at_ms(), &result.status)
     else {
         return;
     };
-    if name.len() > LONGEST_NAME {
+    if name.len() > LONGEST_NAME || key.len() > LONGEST_NAME {
         return;
     }
+    let id = result_id(key).unwrap_or(key);
+    let before = key.strip_suffix(id).unwrap_or_default();
+    let place = (name.as_bytes().to_vec(), before.to_vec());
     let mut known = KNOWN.get_mut();
     let known = known.get_or_insert_default();
-    match known.results.get(name.as_bytes()) {
+    match known.results.get(&place) {
         Some(last) if last.finished_ms >= finished_ms => return,
         None if known.results.len() >= MOST_TASKS => return,
         _ => {}
     }
     known.results.insert(
-        name.as_bytes().to_vec(),
+        place,
         LastResult {
             finished_ms,
             status: status.to_string(),
@@ -263,6 +269,7 @@ pub fn result(result: &StoredResult<'_>) {
                 .exc_type
                 .as_deref()
                 .map(|name| name.chars().take(LONGEST_EXCEPTION).collect()),
+            key: key.to_vec(),
         },
     );
 }

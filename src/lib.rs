@@ -7,9 +7,11 @@
 //! - [`sweep`]: passes over the keyspace, in slices.
 //! - [`observe`]: what the traffic of queues shows, for BEATSTATUS.
 //! - [`evidence`]: what lies in Redis about periodic work, for BEATSTATUS.
+//! - [`clients`]: who is connected, for both and for SCAN.
 //! - [`trigger`]: one task, published and followed to its result.
 //! - [`commands`]: what people type.
 
+pub mod clients;
 pub mod commands;
 pub mod core;
 pub mod evidence;
@@ -86,8 +88,8 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
 /// Lets go of everything, so that nothing of ours is called once the library is gone.
 ///
 /// # Errors
-/// A scan or a sweep is running, a client waits for HYGIENE.TRIGGER, or the rules of a
-/// user name a command.
+/// A scan or a sweep is running, a client waits for HYGIENE.TRIGGER, BEATSTATUS or
+/// DOCTOR, or the rules of a user name a command.
 pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     if let Some((user, rule)) = server::acl::rule_that_names(ctx, b"hygiene.") {
         return Err(format!(
@@ -96,10 +98,12 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
         ));
     }
     trigger::shut(ctx)?;
+    evidence::asked::shut(ctx)?;
     engine::shut(ctx)?;
     hook::stop(ctx);
     observe::stop(ctx);
     background::forget();
+    clients::forget();
     known::forget();
     last::forget();
     verdict::forget();
@@ -118,6 +122,7 @@ impl OnTurn for Life {
             Turn::Cron => {
                 keyspace::look_for_listeners(ctx);
                 timer::round(ctx);
+                clients::round(ctx);
                 // A fault of one of them is none of the others'.
                 guard(Entry::After, || hook::settle(ctx));
                 guard(Entry::After, || observe::state::round(ctx));
@@ -147,6 +152,8 @@ impl OnTurn for Life {
                 observe::swapped();
                 engine::restart_all();
             }
+            Turn::Came(id) => clients::came(id),
+            Turn::Left(id) => clients::left(id),
             Turn::LoadStarted => {}
         }
     }

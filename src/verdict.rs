@@ -101,7 +101,7 @@ pub fn round(ctx: Ctx<'_>) {
     let (looking, assessment) = match looking {
         Looking::Gathers(look) => match look.go_on(ctx, || started.elapsed() >= slice) {
             Err(rest) => (Some(Looking::Gathers(rest)), None),
-            Ok(evidence) => (Some(Looking::Judges(Box::new(evidence))), None),
+            Ok(found) => (Some(Looking::Judges(Box::new(found.evidence))), None),
         },
         Looking::Judges(evidence) => (None, Some(beat::judge(&evidence, now_ms()))),
     };

@@ -240,3 +240,152 @@ async fn nothing_of_another_tenants_keys_is_told_or_touched() {
     })
     .await;
 }
+
+/// Tenants may call their tasks alike, and a result that names its task lies where only
+/// one of them may look.
+#[tokio::test]
+async fn how_another_tenants_task_of_the_same_name_ended_is_not_told() {
+    on_every_server(async |binary| {
+        if !binary.is_7_0_or_newer() {
+            return binary.left_out("a module cannot ask what a user may do");
+        }
+        let mut server = Setup::on(binary)
+            .setting("enforce", "no")
+            .setting("key-prefixes", "a: b:")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        for prefix in ["a:", "b:"] {
+            let body = Message::new("clean", prefix)
+                .queue("celery")
+                .by_beat()
+                .body();
+            conn.run(cmd!["LPUSH", format!("{prefix}celery"), body])
+                .await;
+        }
+        let result = |id: &str, status: &str, ago_s: i64| {
+            let body = celery::extended(id, "clean", status, clock.ago(ago_s));
+            let zebra = format!(r#""result": {{"exc_type": "{SECRET}"}}"#);
+            body.replace(r#""result": 3"#, &zebra)
+        };
+        // One that a sweep comes across, and one that is seen as it is written.
+        conn.run(cmd![
+            "SET",
+            "b:celery-task-meta-1",
+            result("1", "FAILURE", 60)
+        ])
+        .await;
+        conn.run("HYGIENE.SCAN").await;
+        conn.run(cmd![
+            "SET",
+            "b:celery-task-meta-2",
+            result("2", "FAILURE", 0)
+        ])
+        .await;
+        conn.run("ACL SETUSER a on nopass ~a:* &* +@all").await;
+        let mut theirs = signed_in(&server, "a").await;
+        let last = async |conn: &mut Conn| {
+            let status = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+            let task = status.one("tasks", "name", "clean");
+            (
+                status.text("verdict"),
+                task.text("last_status"),
+                task.text("last_exception"),
+            )
+        };
+        let whole = last(&mut conn).await;
+        assert_eq!((&*whole.1, &*whole.2), ("FAILURE", SECRET));
+        let (verdict, status, exception) = last(&mut theirs).await;
+        assert_ne!(verdict, "tasks_failing");
+        assert_eq!((&*status, &*exception), ("", ""));
+        // One's own is told, though it is not the newest of all.
+        conn.run(cmd![
+            "SET",
+            "a:celery-task-meta-1",
+            result("1", "SUCCESS", 90)
+        ])
+        .await;
+        conn.run("HYGIENE.SCAN").await;
+        assert_eq!(last(&mut theirs).await.1, "SUCCESS");
+        assert_eq!(last(&mut conn).await.1, "FAILURE");
+        server.assert_alive();
+    })
+    .await;
+}
+
+/// `%W~` lets write and not read; a selector gives rights of its own.
+#[tokio::test]
+async fn who_may_only_write_sees_nothing_and_a_selector_shows_what_it_lets_read() {
+    on_every_server(async |binary| {
+        if !binary.is_7_0_or_newer() {
+            return binary.left_out("a module cannot ask what a user may do");
+        }
+        let mut server = Setup::on(binary)
+            .setting("enforce", "no")
+            .setting("key-prefixes", "a: b:")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        tenant(&mut conn, "b:", SECRET).await;
+        tenant(&mut conn, "a:", "lion").await;
+        let before = DataSet::of(&server).await;
+        let rows = [
+            ("writer", vec!["%W~*", "+@all"], false),
+            ("reader", vec!["%R~a:*", "+@all"], true),
+            ("by-selector", vec!["+ping", "(~a:* +@all)"], true),
+            (
+                "by-two",
+                vec!["+ping", "(%R~a:* +@all)", "(%W~b:* +@all)"],
+                true,
+            ),
+        ];
+        for (user, rules, sees) in rows {
+            let mut words = cmd!["ACL", "SETUSER", user, "on", "nopass", "&*"];
+            words.arg(rules);
+            conn.run(words).await;
+            let mut theirs = signed_in(&server, user).await;
+            let mut told = String::new();
+            for command in [
+                "HYGIENE.SCAN TOP 100",
+                "HYGIENE.KEYS 0 COUNT 10000",
+                "HYGIENE.ORPHANS OLDERTHAN 0 LIMIT 1000",
+                "HYGIENE.BEATSTATUS VERBOSE",
+                "HYGIENE.DOCTOR",
+                "HYGIENE.STATS",
+                "HYGIENE.JOBS",
+            ] {
+                let one = said(&theirs.ask(command).await);
+                assert!(!one.contains(SECRET), "{user} {command}: {one}");
+                told += &one;
+            }
+            assert_eq!(told.contains("lion"), sees, "{user}: {told}");
+            // And to delete by their content takes the right to read that.
+            if user != "by-selector" {
+                let fixed = theirs.fields("HYGIENE.FIXTTL MAXAGE 1s").await;
+                assert_eq!(
+                    (fixed.int("stamped"), fixed.int("deleted")),
+                    (0, 0),
+                    "{user}: {fixed:?}"
+                );
+                for words in ["REQUEUE", "PURGE reply_queue OLDERTHAN 0"] {
+                    conn.run("DEL a:unacked_mutex b:unacked_mutex").await;
+                    let told = theirs.fields(format!("HYGIENE.ORPHANS {words}")).await;
+                    assert_eq!(
+                        (told.int("requeued"), told.int("purged")),
+                        (0, 0),
+                        "{user} {words}: {told:?}"
+                    );
+                    for prefix in ["a:", "b:"] {
+                        let word = if prefix == "a:" { "lion" } else { SECRET };
+                        conn.run(cmd!["SET", format!("{prefix}unacked_mutex"), word])
+                            .await;
+                    }
+                }
+            }
+            before.assert_same(&DataSet::of(&server).await, user);
+        }
+        server.assert_alive();
+    })
+    .await;
+}

@@ -9,6 +9,13 @@ use redis::{Cmd, ErrorKind, ProtocolVersion, RedisError, RedisResult, Value};
 
 /// Longer than any command of a healthy test takes, a full FIXTTL included.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How many times slower than by itself the server is, with whatever watches it:
+/// tests/memcheck.sh says so.
+pub fn times_slower() -> u32 {
+    let told = std::env::var("HYGIENE_TEST_TIMES_SLOWER");
+    told.map_or(1, |told| told.parse().expect("a whole number"))
+}
 /// What a busy machine may need between a write and a look at its TTL, in seconds.
 const A_WHILE: i64 = 30;
 
@@ -69,7 +76,7 @@ impl Conn {
             .set_redis_settings(settings);
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(10)))
-            .set_response_timeout(Some(ANSWER_DEADLINE));
+            .set_response_timeout(Some(ANSWER_DEADLINE * times_slower()));
         let inner = redis::Client::open(info)?
             .get_multiplexed_async_connection_with_config(&config)
             .await?;

@@ -857,3 +857,111 @@ async fn dates_ahead_of_the_clock_delete_and_requeue_nothing() {
     })
     .await;
 }
+
+/// At the limit, whatever the server may do to keep to it: it drops keys of any kind
+/// under a pass, or refuses writes that take memory.
+#[tokio::test]
+async fn at_maxmemory_passes_end_under_every_policy_and_no_queue_is_lost_by_ours() {
+    const POLICIES: [&str; 8] = [
+        "noeviction",
+        "allkeys-lru",
+        "allkeys-lfu",
+        "allkeys-random",
+        "volatile-lru",
+        "volatile-lfu",
+        "volatile-random",
+        "volatile-ttl",
+    ];
+    on_every_server(async |binary| {
+        for policy in POLICIES {
+            let mut server = Setup::on(binary)
+                .config(&format!("maxmemory-policy {policy}"))
+                .setting("enforce", "no")
+                .start()
+                .await;
+            let mut conn = server.connect().await;
+            conn.run(celery::binding("celery", "celery", "celery"))
+                .await;
+            for n in 0..20 {
+                conn.run(Message::new("a.b", &n.to_string()).push()).await;
+                for command in Message::new("a.b", &format!("t{n}")).unacked(1) {
+                    conn.run(command).await;
+                }
+            }
+            celery::seed_results(&mut conn, "s", 5_000).await;
+            // A little below what is held: the server is over its limit from here on.
+            let held = memory(&mut conn).await;
+            conn.run(cmd!["CONFIG", "SET", "maxmemory", held * 9 / 10])
+                .await;
+            let id = jobs::start(&mut conn, "HYGIENE.FIXTTL MAXAGE 0 ASYNC").await;
+            for n in 0..300 {
+                // Room is made, or it is refused.
+                let _ = conn
+                    .ask(cmd!["SET", format!("w{n}"), "x".repeat(100)])
+                    .await;
+            }
+            jobs::wait_until(&mut conn, id, "finished").await;
+            for command in [
+                "HYGIENE.SCAN",
+                "HYGIENE.ORPHANS REQUEUE",
+                "HYGIENE.ORPHANS",
+                "HYGIENE.BEATSTATUS VERBOSE",
+                "HYGIENE.FIXTTL MAXAGE 1s",
+            ] {
+                let answer = conn.ask(command).await;
+                assert!(answer.is_ok(), "{policy}: {command}: {answer:?}");
+            }
+            // What the server drops under allkeys-* is its own choice, and told.
+            conn.run("CONFIG SET maxmemory 1gb").await;
+            if !policy.starts_with("allkeys") {
+                let queued = conn.int("LLEN celery").await;
+                let taken = conn.int("HLEN unacked").await;
+                assert_eq!(queued + taken, 40, "{policy}: {queued} and {taken}");
+            } else if conn.int("EXISTS celery").await == 1 {
+                let scan = conn.fields("HYGIENE.SCAN").await;
+                let told = crate::findings::finding(&scan, "eviction_can_drop_work");
+                assert!(told.is_some(), "{policy}: {scan:?}");
+            }
+            let faults = conn.info("hygiene", "hygiene_faults_total").await;
+            assert_eq!(faults.as_deref(), Some("0"), "{policy}");
+            server.assert_alive();
+        }
+    })
+    .await;
+}
+
+/// What is put back is copied by the server several times, in one piece.
+#[tokio::test]
+async fn a_taken_message_of_more_than_a_megabyte_is_left_to_the_next_worker() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(celery::binding("celery", "celery", "celery"))
+            .await;
+        for (tag, bytes) in [("long", 1_000_000), ("too-long", 1_100_000)] {
+            let body = Message::new("a.b", tag).queue("celery").body();
+            let body = body.replacen(
+                "\"body\": \"",
+                &format!("\"body\": \"{}", "A".repeat(bytes)),
+                1,
+            );
+            assert!(body.len() > bytes, "{tag}");
+            let taken = format!("[{body}, \"\", \"celery\"]");
+            conn.run(cmd!["HSET", "unacked", tag, taken]).await;
+            conn.run(cmd!["ZADD", "unacked_index", 1, tag]).await;
+        }
+        slices_stay_short(&mut conn, &["HYGIENE.ORPHANS"]).await;
+        let told = conn.fields("HYGIENE.ORPHANS REQUEUE").await;
+        assert_eq!(told.int("requeued"), 1, "{told:?}");
+        let kept = told.one("orphans", "class", "unacked").maps("kept");
+        let why = |kept: &Fields| kept.text("why").contains("longer than 1 MiB");
+        assert!(
+            kept.iter().any(|kept| why(kept) && kept.int("count") == 1),
+            "{told:?}"
+        );
+        assert_eq!(conn.int("LLEN celery").await, 1);
+        assert_eq!(conn.int("HEXISTS unacked too-long").await, 1);
+        server.assert_alive();
+    })
+    .await;
+}

@@ -192,6 +192,11 @@ async fn arguments_that_are_no_text_are_refused_and_nothing_changes() {
             }
             conn.run("PING").await;
         }
+        // What is asked is remembered.
+        let long = vec![b'p'; 1_025];
+        let error = conn.error(cmd!["HYGIENE.SCAN", "PREFIX", &long]).await;
+        assert!(error.contains("at most 1024 bytes"), "{error}");
+        conn.run(cmd!["HYGIENE.SCAN", "PREFIX", &long[1..]]).await;
         for word in words {
             conn.error(cmd!["HYGIENE.CONFIG", "SET", "default-ttl", word])
                 .await;

@@ -274,6 +274,8 @@ async fn clients_killed_while_they_wait_leave_nothing_behind() {
                 "HYGIENE.SCAN",
                 "HYGIENE.FIXTTL DRYRUN",
                 "HYGIENE.ORPHANS",
+                "HYGIENE.BEATSTATUS",
+                "HYGIENE.DOCTOR",
                 "HYGIENE.TRIGGER a.b TIMEOUT 1s",
             ]);
             let waiting = tokio::spawn(async move { client.ask(command).await });

@@ -30,6 +30,7 @@ mod keys; // SCAN with filters: what each call shows and what a whole round does
 mod lessons; // faults that others have had and that could be ours
 mod lifecycle; // unloaded, reloaded, saved and rewritten in the middle of work
 mod load; // loads, unloads, settings, refused settings
+mod looks; // looks at periodic work that take slices, and whoever waits for one
 mod observe; // what the traffic of queues shows, and the hash that remembers it
 mod orphans; // what Celery left behind: found, purged, put back
 mod plus; // celery-redis-plus: what it writes is left alone, what it leaves is purged

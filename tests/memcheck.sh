@@ -24,6 +24,7 @@ wrapper=$out/redis-server
 
 case $how in
 valgrind)
+    slower=20
     command -v valgrind >/dev/null || { echo "memcheck: no valgrind here; apt-get install valgrind" >&2; exit 1; }
     cat >"$wrapper" <<SH
 #!/bin/sh
@@ -33,6 +34,7 @@ exec valgrind --quiet --log-file="$out/logs/%p" --leak-check=full --show-leak-ki
 SH
     ;;
 address)
+    slower=10
     runtime=$(cc -print-file-name=libasan.so)
     [[ -e $runtime ]] || { echo "memcheck: no libasan here; it comes with gcc" >&2; exit 1; }
     # That of gcc may be a linker's script; the library itself is beside its soname.
@@ -64,7 +66,7 @@ if [[ -n ${beside:-} ]]; then
     program=$beside/servers
 fi
 status=0
-HYGIENE_TEST_SERVERS=$wrapper "$program" "${tests[@]}" || status=1
+HYGIENE_TEST_SERVERS=$wrapper HYGIENE_TEST_TIMES_SLOWER=$slower "$program" "${tests[@]}" || status=1
 
 # A report is a run of lines up to an empty one, once valgrind's mark before each line is
 # gone; ours names the library in a frame. Of an Option that holds nothing the optimizer

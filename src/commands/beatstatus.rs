@@ -5,20 +5,19 @@ use std::ffi::{CStr, c_int};
 
 use super::{once, unknown_option, user};
 use crate::core::args::Args;
-use crate::core::beat::{self, Assessment};
+use crate::core::beat;
 use crate::core::reply::Reply;
 use crate::core::syntax::Arg;
-use crate::evidence;
+use crate::evidence::asked::{self, Status};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
-use crate::server::context::now_ms;
 use crate::server::guard::events_off;
 use crate::sweep::fix::acl_checked;
 
 /// Answers whether periodic work happens, and if not, which link is broken.
 ///
-/// Only looks, at once and within bounds, so it runs in scripts, in transactions
-/// and on replicas too.
+/// Only looks, within bounds, so it runs in scripts, in transactions and on replicas
+/// too.
 pub struct BeatStatus;
 
 impl Command for BeatStatus {
@@ -30,7 +29,7 @@ impl Command for BeatStatus {
     const SUMMARY: &'static CStr =
         c"Whether periodic work happens, and if not, which link is broken";
     const COMPLEXITY: &'static CStr =
-        c"O(N) of queues, clients and messages looked at, each bounded";
+        c"O(N) in slices, N being queues, clients and messages looked at, each bounded";
     const ARITY: c_int = -1;
     const ARGS: &'static [Arg] = &[Arg::token(c"verbose", c"VERBOSE").optional()];
 
@@ -39,42 +38,23 @@ impl Command for BeatStatus {
             Ok(verbose) => verbose,
             Err(why) => return Outcome::Refused(why),
         };
-        let status = Status::of(ctx);
-        let mut reply = beat::reply(&status.assessment, verbose);
-        if let Reply::Map(fields) = &mut reply {
-            let mut add = |name: &'static str, value| {
-                fields.push((Cow::Borrowed(name.as_bytes()), value));
-            };
-            add("skipped_noperm", Reply::count(status.skipped_noperm));
-            add("acl_checked", acl_checked());
-            let hook = if events_off() { "off" } else { "on" };
-            add("hook", Reply::word(hook));
-        }
-        Outcome::Reply(reply)
+        let show = if verbose { show::<true> } else { show::<false> };
+        asked::ask(ctx, user(ctx), show)
     }
 }
 
-/// What the caller may know at this moment.
-pub struct Status {
-    /// What the evidence adds up to.
-    pub assessment: Assessment,
-    /// Keys that are there and that the caller has no right to look at.
-    pub skipped_noperm: u64,
-    /// The moment, Unix ms.
-    pub now_ms: i64,
-}
-
-impl Status {
-    /// Looks, with the rights of the client that called.
-    pub fn of(ctx: Ctx<'_>) -> Self {
-        let now_ms = now_ms();
-        let found = evidence::gather(ctx, user(ctx).as_deref(), now_ms);
-        Self {
-            assessment: beat::judge(&found.evidence, now_ms),
-            skipped_noperm: found.skipped_noperm,
-            now_ms,
-        }
+fn show<const VERBOSE: bool>(status: &Status) -> Reply {
+    let mut reply = beat::reply(&status.assessment, VERBOSE);
+    if let Reply::Map(fields) = &mut reply {
+        let mut add = |name: &'static str, value| {
+            fields.push((Cow::Borrowed(name.as_bytes()), value));
+        };
+        add("skipped_noperm", Reply::count(status.skipped_noperm));
+        add("acl_checked", acl_checked());
+        let hook = if events_off() { "off" } else { "on" };
+        add("hook", Reply::word(hook));
     }
+    reply
 }
 
 /// Whether VERBOSE is asked for.

@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, c_int};
 
-use super::beatstatus;
+use super::{beatstatus, user};
 use crate::core::beat;
 use crate::core::reply::Reply;
+use crate::evidence::asked::{self, Status};
 use crate::server::command::{Command, Outcome};
 use crate::server::{Ctx, differences};
 
@@ -27,22 +28,26 @@ impl Command for Doctor {
         if !args.is_empty() {
             return Outcome::WrongArity;
         }
-        let mut status = beatstatus::Status::of(ctx);
-        if status.skipped_noperm > 0 {
-            status.assessment.evidence.insert(
-                0,
-                format!(
-                    "keys that this user may not read, and so not looked at: {}",
-                    status.skipped_noperm
-                ),
-            );
-        }
-        if !differences::here().key_rights {
-            status.assessment.evidence.push(
-                "this server lets no module check rights key by key: everything was looked at"
-                    .to_owned(),
-            );
-        }
-        Outcome::Reply(Reply::Text(beat::doctor(&status.assessment, status.now_ms)))
+        asked::ask(ctx, user(ctx), show)
     }
+}
+
+fn show(status: &Status) -> Reply {
+    let mut assessment = status.assessment.clone();
+    if status.skipped_noperm > 0 {
+        assessment.evidence.insert(
+            0,
+            format!(
+                "keys that this user may not read, and so not looked at: {}",
+                status.skipped_noperm
+            ),
+        );
+    }
+    if !differences::here().key_rights {
+        assessment.evidence.push(
+            "this server lets no module check rights key by key: everything was looked at"
+                .to_owned(),
+        );
+    }
+    Reply::Text(beat::doctor(&assessment, status.now_ms))
 }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int};
 
 use super::{WalkOptions, caller, once, unknown_option, user};
 use crate::core::args::{Args, quoted};
+use crate::core::keys::LONGEST_NAME;
 use crate::core::syntax::{ASYNC, Arg, DATABASES, MATCH};
 use crate::server::Ctx;
 use crate::server::command::{Command, Outcome};
@@ -42,7 +43,7 @@ impl Options {
             match name.as_str() {
                 "PREFIX" => once(
                     &mut options.prefix,
-                    args.value("PREFIX")?.to_vec(),
+                    prefix(args.value("PREFIX")?)?,
                     "PREFIX",
                 )?,
                 "MEMORY" => once(
@@ -61,6 +62,17 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// What was asked is remembered with its answer, and so is bounded.
+fn prefix(word: &[u8]) -> Result<Vec<u8>, String> {
+    if word.len() > LONGEST_NAME {
+        return Err(format!(
+            "PREFIX {}: expected at most {LONGEST_NAME} bytes",
+            quoted(word)
+        ));
+    }
+    Ok(word.to_vec())
 }
 
 fn memory(word: &[u8]) -> Result<Memory, String> {

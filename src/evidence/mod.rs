@@ -5,9 +5,12 @@
 //! taught [`known`]. However much lies there, a call looks at no more than the
 //! bounds in these files allow, and says what it left out.
 //!
-//! A look is a chain of small steps. BEATSTATUS takes them all at once; SCAN, and the
-//! module's own look for the verdict, take a few at a time ([`Paused`]).
+//! A look is a chain of small steps, of which a few are taken at a time ([`Paused`]):
+//! whoever asks waits for the rest of them ([`asked`]). In a transaction or a script
+//! nobody can, and they are taken all at once.
 
+pub mod asked;
+mod bounds;
 pub mod look;
 mod queues;
 mod redbeat;
@@ -19,7 +22,7 @@ use std::collections::{BTreeSet, btree_set};
 use std::rc::Rc;
 use std::vec;
 
-use crate::core::beat::{Evidence, Expected, Finish, Heard};
+use crate::core::beat::{Evidence, Expected, Finish, Hearing};
 use crate::core::celery::binding;
 use crate::core::keys::{Names, Unacked};
 use crate::core::settings::Settings;
@@ -28,22 +31,14 @@ use crate::observe;
 use crate::server::context::now_ms;
 use crate::server::{Ctx, guard};
 use crate::settings;
+use bounds::{Bounds, IN_ONE_PIECE, IN_SLICES};
 use look::Look;
 use sightings::Sightings;
-pub use workers::{connected, crowds_by_database};
+pub use workers::{Crowds, connected};
 
 /// Databases looked at by default names: the first of them, as far as they hold
 /// keys. Others are looked at where something is known to be there.
 const MOST_DATABASES: i32 = 64;
-
-/// Pairs of database and key prefix looked at by default names.
-const MOST_BROKERS: usize = 500;
-
-/// Known names taken along, of each kind.
-const MOST_NAMES: usize = 500;
-
-/// Bytes of messages copied out of the data set in one call.
-const MESSAGE_BYTES: u64 = 1024 * 1024;
 
 /// Entries of a hash or of a schedule read in one step.
 const ENTRIES_AT_ONCE: usize = 8;
@@ -57,6 +52,8 @@ pub struct Gathered {
     pub evidence: Evidence,
     /// Keys that are there and that the caller has no right to look at.
     pub skipped_noperm: u64,
+    /// Names that are known and were not looked at.
+    names_left_out: usize,
 }
 
 /// A database and the `global_keyprefix` in front of a broker's keys.
@@ -90,6 +87,11 @@ struct Gathering<L> {
     /// What may still be copied of messages, and of RedBeat's entries.
     message_bytes: u64,
     entry_bytes: u64,
+    /// Keys that the caller may not see, met in slices before this one.
+    hidden: u64,
+    bounds: &'static Bounds,
+    /// Names of keys and tasks that are known and were not looked at.
+    names_left_out: usize,
     stage: Stage,
 }
 
@@ -105,7 +107,10 @@ enum Stage {
     /// These may be schedules of RedBeat's, and of one the entries are being read.
     RedBeat(btree_set::IntoIter<Place>, Option<Box<redbeat::Reading>>),
     Queues(Box<queues::Work>),
-    Workers,
+    /// Connections are being counted.
+    Workers(Option<workers::Counting>),
+    /// What was heard meanwhile is being taken.
+    Heard(Option<Hearing>),
     #[default]
     Done,
 }
@@ -125,6 +130,9 @@ impl<L> Gathering<L> {
             other_transport: self.other_transport,
             message_bytes: self.message_bytes,
             entry_bytes: self.entry_bytes,
+            hidden: self.hidden,
+            bounds: self.bounds,
+            names_left_out: self.names_left_out,
             stage: self.stage,
         }
     }
@@ -132,17 +140,17 @@ impl<L> Gathering<L> {
 
 impl<'a> Gathering<Look<'a>> {
     /// The look has found where to look, and looked at nothing yet.
-    fn begin(ctx: Ctx<'a>, user: Option<&[u8]>, now_ms: i64) -> Self {
+    fn begin(ctx: Ctx<'a>, user: Option<&[u8]>, now_ms: i64, bounds: &'static Bounds) -> Self {
         let current = settings::now();
-        let places = places(ctx, current.names.prefixes());
+        let places = places(ctx, current.names.prefixes(), bounds);
         let mut gathering = Self {
             look: Look::new(ctx, user),
             now_ms,
+            names_left_out: places.left_out,
             places,
             evidence: Evidence {
                 visibility_timeout_ms: current.settings.visibility_timeout_ms,
                 expected: expected(&current.settings),
-                results: results(),
                 ..Evidence::default()
             },
             names: current.names,
@@ -150,8 +158,10 @@ impl<'a> Gathering<Look<'a>> {
             sightings: Sightings::default(),
             broker_dbs: BTreeSet::new(),
             other_transport: false,
-            message_bytes: MESSAGE_BYTES,
-            entry_bytes: redbeat::ENTRY_BYTES,
+            message_bytes: bounds.message_bytes,
+            entry_bytes: bounds.entry_bytes,
+            hidden: 0,
+            bounds,
             stage: Stage::Done,
         };
         gathering.stage = Stage::Unacked(gathering.unacked_places().into_iter(), None);
@@ -183,12 +193,28 @@ impl<'a> Gathering<Look<'a>> {
             },
             Stage::Queues(work) => match self.queue_step(*work) {
                 Some(work) => Stage::Queues(Box::new(work)),
-                None => Stage::Workers,
+                None => Stage::Workers(None),
             },
-            Stage::Workers => {
-                self.workers();
-                Stage::Done
+            Stage::Workers(counting) => match self.workers(counting) {
+                Some(counting) => Stage::Workers(Some(counting)),
+                None => {
+                    let ctx = self.look.ctx();
+                    self.evidence.results = results(&self.look);
+                    self.evidence.refusal = observe::refusal(ctx);
+                    Stage::Heard(observe::hear(self.bounds.heard))
+                }
+            },
+            // What passed through a key is no more the caller's than what lies there.
+            Stage::Heard(Some(mut hearing)) => {
+                if observe::hear_on(&mut hearing, now_ms(), |key| self.look.may(key)) {
+                    Stage::Heard(Some(hearing))
+                } else {
+                    self.names_left_out += hearing.left_out();
+                    self.evidence.heard = hearing.heard();
+                    Stage::Done
+                }
             }
+            Stage::Heard(None) => Stage::Done,
             Stage::Done => return false,
         };
         true
@@ -200,13 +226,13 @@ impl<'a> Gathering<Look<'a>> {
         evidence.sightings = self.sightings.into_list();
         Gathered {
             evidence,
-            skipped_noperm: self.look.hidden(),
+            skipped_noperm: self.hidden + self.look.hidden(),
+            names_left_out: self.names_left_out,
         }
     }
 }
 
-/// A look between two of its slices. What it leaves out it says of queues and keys
-/// alone: it is for those who ask what is wrong, not how that is known.
+/// A look between two of its slices.
 pub struct Paused {
     user: Option<Vec<u8>>,
     work: Gathering<()>,
@@ -215,15 +241,29 @@ pub struct Paused {
 impl Paused {
     /// A look that begins now, as that user; with `None` at everything.
     pub fn begin(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Self {
+        Self::within(&IN_SLICES, ctx, user, now_ms)
+    }
+
+    fn within(bounds: &'static Bounds, ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Self {
         let _home = ctx.home();
         Self {
             user: user.map(<[u8]>::to_vec),
-            work: Gathering::begin(ctx, user, now_ms).through(()),
+            work: Gathering::begin(ctx, user, now_ms, bounds).through(()),
+        }
+    }
+
+    fn in_one_piece(self, ctx: Ctx<'_>) -> Gathered {
+        let mut rest = self;
+        loop {
+            match rest.go_on(ctx, || false) {
+                Ok(found) => return found.with_limits_told(ctx),
+                Err(more) => rest = *more,
+            }
         }
     }
 
     /// Goes on until it is `enough`. What was found if that was all, else the rest of
-    /// the look.
+    /// the look. The client's database is what it was afterwards, whatever happens.
     ///
     /// # Errors
     /// There is more to do.
@@ -231,60 +271,61 @@ impl Paused {
         self,
         ctx: Ctx<'_>,
         mut enough: impl FnMut() -> bool,
-    ) -> Result<Evidence, Box<Self>> {
+    ) -> Result<Gathered, Box<Self>> {
         let _home = ctx.home();
         let Self { user, work } = self;
         let mut gathering = work.through(Look::new(ctx, user.as_deref()));
         while gathering.step() {
             if enough() {
+                gathering.hidden += gathering.look.hidden();
                 let work = gathering.through(());
                 return Err(Box::new(Self { user, work }));
             }
         }
-        // What passed meanwhile is heard too.
-        gathering.evidence.heard = heard(&gathering.look, now_ms());
-        gathering.evidence.refusal = observe::refusal(ctx);
-        Ok(gathering.finish().evidence)
+        Ok(gathering.finish())
     }
 }
 
-/// Looks at what the caller may see. The client's database is what it was
-/// afterwards, whatever happens.
+impl Gathered {
+    /// Says what else was left out than queues and keys, for those who ask not only
+    /// what is wrong but also how that is known.
+    fn with_limits_told(mut self, ctx: Ctx<'_>) -> Self {
+        let mut limits = Vec::new();
+        if guard::events_off() {
+            limits.push(format!(
+                "after {} internal faults writes are looked at no longer: nothing was heard in the queues, and results get their TTL from sweeps alone; the log has the places, loading the module anew switches it on",
+                guard::MOST_FAULTS
+            ));
+        }
+        if self.evidence.heard.since_ms.is_some() && !ctx.flags().primary() {
+            limits.push(
+                "this is a replica: its primary watches the queues and tells what it saw up to 15 s later, so silence shows there only".to_owned(),
+            );
+        }
+        if self.names_left_out > 0 {
+            limits.push(format!(
+                "{} more names of queues, routing tables and the like are known and were not looked at",
+                self.names_left_out
+            ));
+        }
+        self.evidence.left_out.splice(0..0, limits);
+        self
+    }
+}
+
+/// Looks at what the caller may see, in one piece, however long that takes.
 pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
-    let _home = ctx.home();
-    let mut gathering = Gathering::begin(ctx, user, now_ms);
-    gathering.evidence.heard = heard(&gathering.look, now_ms);
-    gathering.evidence.refusal = observe::refusal(ctx);
-    if guard::events_off() {
-        gathering.evidence.left_out.push(format!(
-            "after {} internal faults writes are looked at no longer: nothing was heard in the queues, and results get their TTL from sweeps alone; the log has the places, loading the module anew switches it on",
-            guard::MOST_FAULTS
-        ));
-    }
-    if gathering.evidence.heard.since_ms.is_some() && !ctx.flags().primary() {
-        gathering.evidence.left_out.push(
-            "this is a replica: its primary watches the queues and tells what it saw up to 15 s later, so silence shows there only".to_owned(),
-        );
-    }
-    if gathering.places.left_out > 0 {
-        gathering.evidence.left_out.push(format!(
-            "{} more names of queues, routing tables and the like are known and were not looked at",
-            gathering.places.left_out
-        ));
-    }
-    while gathering.step() {}
-    gathering.finish()
+    Paused::begin(ctx, user, now_ms).in_one_piece(ctx)
 }
 
-/// What was heard of queues and locks that the caller may look at: what passed
-/// through a key is no more his than what lies there.
-fn heard(look: &Look<'_>, now_ms: i64) -> Heard {
-    observe::heard(now_ms, |key| look.may(key))
+/// The same where nobody can wait, within narrower bounds.
+fn gather_a_little(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
+    Paused::within(&IN_ONE_PIECE, ctx, user, now_ms).in_one_piece(ctx)
 }
 
-fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places {
+fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>, bounds: &Bounds) -> Places {
     let mut places = known::with(|known| {
-        let some = |all: &BTreeSet<Place>| all.iter().take(MOST_NAMES).cloned().collect();
+        let some = |all: &BTreeSet<Place>| all.iter().take(bounds.names).cloned().collect();
         Places {
             brokers: BTreeSet::new(),
             tables: some(&known.bindings),
@@ -294,7 +335,7 @@ fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places 
             left_out: [&known.bindings, &known.queues]
                 .into_iter()
                 .chain([&known.unacked, &known.schedules])
-                .map(|all| all.len().saturating_sub(MOST_NAMES))
+                .map(|all| all.len().saturating_sub(bounds.names))
                 .sum(),
         }
     })
@@ -318,14 +359,14 @@ fn places<'a>(ctx: Ctx<'_>, prefixes: impl Iterator<Item = &'a [u8]>) -> Places 
 
     for prefix in prefixes {
         for db in &dbs {
-            if places.brokers.len() < MOST_BROKERS {
+            if places.brokers.len() < bounds.brokers {
                 places.brokers.insert((*db, prefix.to_vec()));
             }
         }
     }
     for (db, table) in &places.tables {
         if let Some(table) = binding::binding_key(table)
-            && places.brokers.len() < MOST_BROKERS
+            && places.brokers.len() < bounds.brokers
         {
             places.brokers.insert((*db, table.prefix.to_vec()));
         }
@@ -344,12 +385,14 @@ fn expected(settings: &Settings) -> Vec<Expected> {
         .collect()
 }
 
-fn results() -> Vec<Finish> {
+/// The last results of tasks, of those that the caller may look at.
+fn results(look: &Look<'_>) -> Vec<Finish> {
     known::with(|known| {
         known
             .results
             .iter()
-            .map(|(task, last)| Finish {
+            .filter(|(_, last)| look.may(&last.key))
+            .map(|((task, _), last)| Finish {
                 task: String::from_utf8_lossy(task).into_owned(),
                 finished_at_ms: last.finished_ms,
                 status: last.status.clone(),

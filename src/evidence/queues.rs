@@ -20,26 +20,15 @@ use crate::server::call::Value;
 use crate::server::context::db_number;
 use crate::server::scan::MembersCursor;
 
-/// Routing tables that are read; of others only the name is taken.
-const MOST_TABLES: usize = 200;
-
-/// Members read of one table, and their bytes; and members of all tables, beyond which
-/// no further table is read.
+/// Members read of one table, and their bytes.
 const MOST_MEMBERS: u64 = 1_000;
 const TABLE_BYTES: u64 = 128 * 1024;
-const ALL_MEMBERS: u64 = 10_000;
 
 /// Members of a table, or queues that tables name, gone through in one step.
 const MEMBERS_AT_ONCE: usize = 64;
 
 /// Worker names taken from tables.
 const MOST_WORKERS: usize = 1_000;
-
-/// Queues whose length is looked up.
-const MOST_QUEUES: usize = 500;
-
-/// Queues looked at in full: lists of any one-digit priority, and messages.
-const MOST_IN_FULL: usize = 100;
 
 /// Bytes of messages copied from one queue, and what each gets while others wait
 /// for their share.
@@ -49,8 +38,7 @@ const LEAST_SHARE: u64 = 8 * 1024;
 /// Messages read from either end of a list.
 const MOST_MESSAGES: u64 = 50;
 
-/// Nodes of all lists that are measured before anything is copied, and of one.
-const ALL_NODES: u64 = 8_000;
+/// Nodes of one list that are measured before anything is copied.
 const MOST_NODES: u64 = 1_000;
 
 /// Nodes at a list's head that are measured by themselves.
@@ -102,6 +90,7 @@ struct Read {
 pub(super) struct Candidates {
     all: Vec<Candidate>,
     at: HashMap<(i32, Vec<u8>), usize>,
+    most: usize,
     left_out: usize,
 }
 
@@ -112,7 +101,7 @@ impl Candidates {
         let place = (db, name.clone());
         let at = match self.at.get(&place) {
             Some(at) => *at,
-            None if self.all.len() >= MOST_QUEUES => {
+            None if self.all.len() >= self.most => {
                 self.left_out += 1;
                 return None;
             }
@@ -295,7 +284,7 @@ impl Gathering<Look<'_>> {
                 let Some((rank, candidate)) = candidates.next() else {
                     return Some(self.read_all(present));
                 };
-                present.extend(self.measure(candidate, rank < MOST_IN_FULL));
+                present.extend(self.measure(candidate, rank < self.bounds.in_full));
                 Some(Work::Lengths {
                     candidates,
                     present,
@@ -337,19 +326,20 @@ impl Gathering<Look<'_>> {
     fn read_all(&mut self, mut present: Vec<Present>) -> Work {
         present.sort_by_key(|queue| (!queue.candidate.maintenance, Reverse(queue.length)));
         let waiting = present.iter().filter(|queue| queue.length > 0).count();
-        if waiting > MOST_IN_FULL {
+        let in_full = self.bounds.in_full;
+        if waiting > in_full {
             self.evidence.left_out.push(format!(
-                "{waiting} queues hold messages, those of {MOST_IN_FULL} were looked at"
+                "{waiting} queues hold messages, those of {in_full} were looked at"
             ));
         }
         let lists = present
             .iter()
-            .take(MOST_IN_FULL)
+            .take(in_full)
             .fold(0, |sum, queue| sum + queue.lists.len() as u64);
         Work::Messages {
-            nodes: (ALL_NODES / lists.max(1)).clamp(u64::from(FEW_NODES), MOST_NODES),
+            nodes: (self.bounds.nodes / lists.max(1)).clamp(u64::from(FEW_NODES), MOST_NODES),
             // Only those that hold something want a share of what may be copied.
-            left: waiting.min(MOST_IN_FULL) as u64,
+            left: waiting.min(in_full) as u64,
             present: present.into_iter(),
         }
     }
@@ -379,7 +369,7 @@ impl Gathering<Look<'_>> {
     fn route(&mut self, db: i32, name: &[u8], routes: &mut Routes) -> Option<Box<Reading>> {
         let table = binding::binding_key(name).filter(|t| t.table == Table::Bindings)?;
         let broker = (db, table.prefix.to_vec());
-        if routes.tables >= MOST_TABLES || routes.members >= ALL_MEMBERS {
+        if routes.tables >= self.bounds.tables || routes.members >= self.bounds.members {
             // Celery names an exchange after its queue.
             if is_work(table.exchange) {
                 routes.queues.insert((broker, table.exchange.to_vec()));
@@ -396,7 +386,8 @@ impl Gathering<Look<'_>> {
             return None;
         }
         let mean = (self.look.bytes(&shown, 5) / shown.len.max(1)).max(1);
-        let most = (TABLE_BYTES / mean).min(MOST_MEMBERS);
+        let left = self.bounds.members.saturating_sub(routes.members);
+        let most = (TABLE_BYTES / mean).min(MOST_MEMBERS).min(left);
         Some(Box::new(Reading {
             broker,
             table: shown,
@@ -477,7 +468,10 @@ impl Gathering<Look<'_>> {
 
     /// Everything that may be a queue, what matters most first.
     fn candidates(&mut self, mut routes: Routes) -> Work {
-        let mut candidates = Candidates::default();
+        let mut candidates = Candidates {
+            most: self.bounds.queues,
+            ..Candidates::default()
+        };
         let settings = std::rc::Rc::clone(&self.settings);
         let brokers = std::mem::take(&mut self.places.brokers);
         for broker in &brokers {

@@ -11,23 +11,15 @@ use crate::core::keys::{Class, KeyType};
 use crate::known;
 use crate::server::context::db_number;
 
-/// Members of one schedule that are all looked at.
-const ALL: u64 = 300;
-
 /// Of a longer schedule: those that fell due last, which a dead beat leaves
 /// behind; those due next, which a live one has just run; those due first, which
 /// a live one has left behind; and finished ones. Entries that are disabled keep
 /// their place, so the first of the past may be of no account.
-const PARTS: [(&std::ffi::CStr, Bound, Bound, &[u8]); 4] = [
-    (c"ZREVRANGEBYSCORE", Bound::Now, Bound::Zero, b"120"),
-    (c"ZRANGEBYSCORE", Bound::AfterNow, Bound::Infinity, b"80"),
-    (c"ZRANGEBYSCORE", Bound::Zero, Bound::Now, b"80"),
-    (
-        c"ZRANGEBYSCORE",
-        Bound::MinusInfinity,
-        Bound::BelowZero,
-        b"10",
-    ),
+const PARTS: [(&std::ffi::CStr, Bound, Bound); 4] = [
+    (c"ZREVRANGEBYSCORE", Bound::Now, Bound::Zero),
+    (c"ZRANGEBYSCORE", Bound::AfterNow, Bound::Infinity),
+    (c"ZRANGEBYSCORE", Bound::Zero, Bound::Now),
+    (c"ZRANGEBYSCORE", Bound::MinusInfinity, Bound::BelowZero),
 ];
 
 #[derive(Clone, Copy)]
@@ -52,9 +44,6 @@ impl Bound {
         }
     }
 }
-
-/// Bytes of entries copied in one look.
-pub(super) const ENTRY_BYTES: u64 = 512 * 1024;
 
 /// A schedule whose entries are being read.
 pub(super) struct Reading {
@@ -153,13 +142,14 @@ impl Gathering<Look<'_>> {
                 }
             }
         };
-        if schedule.len <= ALL {
+        let (all, counts) = self.bounds.entries;
+        if schedule.len <= all {
             add(self
                 .look
                 .ask(schedule, c"ZRANGE", &[b"0", b"-1", b"WITHSCORES"]));
             return members;
         }
-        for (command, from, to, count) in PARTS {
+        for ((command, from, to), count) in PARTS.into_iter().zip(counts) {
             let now_s = self.now_ms / 1000;
             let (from, to) = (from.text(now_s), to.text(now_s));
             let words: [&[u8]; 6] = [

@@ -11,16 +11,11 @@ use crate::core::keys::{Class, KeyType, Unacked};
 use crate::known;
 use crate::server::context::db_number;
 
-/// Entries looked at: the oldest, and the newest, which beat may have sent just
-/// now.
-const OLDEST: u64 = 200;
-const NEWEST: u64 = 100;
-
 /// The longest message copied, in bytes.
 const LONGEST_MESSAGE: u64 = 256 * 1024;
 
-/// Share of the call's bytes that is left to queues.
-const LEFT_TO_QUEUES: u64 = 384 * 1024;
+/// Eighths of a look's bytes that are left to queues.
+const LEFT_TO_QUEUES: u64 = 3;
 
 /// A hash of which the oldest and the newest entries are being read.
 pub(super) struct Reading {
@@ -125,7 +120,7 @@ impl Gathering<Look<'_>> {
         mut found: beat::Unacked,
     ) -> Reading {
         let mut entries: Vec<(Vec<u8>, i64)> = Vec::new();
-        for (from, to) in slices(index.len) {
+        for (from, to) in slices(index.len, self.bounds.unacked) {
             let range = [from.to_string(), to.to_string()];
             let reply = self.look.ask(
                 &index,
@@ -176,7 +171,8 @@ impl Gathering<Look<'_>> {
     fn unacked_entry(&mut self, reading: &mut Reading, tag: &[u8], at_ms: i64) {
         let past = at_ms < self.unacked_limit_ms();
         reading.past_looked_at += u64::from(past);
-        let bytes = self.message_bytes.saturating_sub(LEFT_TO_QUEUES);
+        let left = self.bounds.message_bytes / 8 * LEFT_TO_QUEUES;
+        let bytes = self.message_bytes.saturating_sub(left);
         let most = bytes.min(LONGEST_MESSAGE);
         let value = match self.look.field(&reading.hash, tag, most) {
             Field::Value(value) => value,
@@ -251,10 +247,10 @@ impl Gathering<Look<'_>> {
 }
 
 /// Ranks of the entries to look at.
-fn slices(len: u64) -> Vec<(i64, i64)> {
-    if len <= OLDEST + NEWEST {
+fn slices(len: u64, (oldest, newest): (u64, u64)) -> Vec<(i64, i64)> {
+    if len <= oldest + newest {
         return vec![(0, -1)];
     }
-    let (oldest, newest) = (OLDEST.cast_signed(), NEWEST.cast_signed());
+    let (oldest, newest) = (oldest.cast_signed(), newest.cast_signed());
     vec![(0, oldest - 1), (-newest, -1)]
 }

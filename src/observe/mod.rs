@@ -12,7 +12,7 @@ mod lists;
 mod refusal;
 pub mod state;
 
-use crate::core::beat::{Heard, Traffic};
+use crate::core::beat::{Hearing, Traffic};
 use crate::core::celery::binding::last_number;
 use crate::core::celery::envelope::{self, Envelope};
 use crate::core::celery::message::ORIGIN;
@@ -237,7 +237,7 @@ pub fn result_written(name: &[u8], payload: &[u8]) {
     with(|traffic| {
         traffic.finished(
             now,
-            task_id(name),
+            name,
             result.name.as_deref().zip(result.finished_at_ms()),
             status,
             result.exc_type.as_deref(),
@@ -275,17 +275,27 @@ fn is_redbeat_lock(db: i32, name: &[u8]) -> bool {
             .is_some_and(|stem| known::schedule(db, &[stem, b"schedule"].concat()))
 }
 
-/// What was observed of the keys that `may` answers for, for judging; nothing if
-/// nobody watches. `may` raises no events.
+/// Tasks, and then queues, copied in one step.
+const AT_ONCE: usize = 32;
+
+/// Begins to tell what was observed, of `most` tasks and queues, for judging; `None` if
+/// nobody watches.
 #[must_use]
-pub fn heard(now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> Heard {
+pub fn hear(most: usize) -> Option<Hearing> {
     if !wanted() || events_off() {
-        return Heard::default();
+        return None;
     }
+    let traffic = TRAFFIC.get();
+    traffic.as_ref().map(|traffic| traffic.hear(most))
+}
+
+/// Tells some more, of the keys that `may` answers for; `false` if there is no more.
+/// `may` raises no events.
+pub fn hear_on(hearing: &mut Hearing, now_ms: i64, may: impl FnMut(&[u8]) -> bool) -> bool {
     let traffic = TRAFFIC.get();
     traffic
         .as_ref()
-        .map_or_else(Heard::default, |traffic| traffic.heard_of(now_ms, may))
+        .is_some_and(|traffic| traffic.hear_on(hearing, now_ms, AT_ONCE, may))
 }
 
 /// A key was deleted: with the hash goes what was observed.

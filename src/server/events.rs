@@ -167,6 +167,10 @@ pub enum Turn {
     Swapped(i32, i32),
     /// Its periodic round, `hz` times a second.
     Cron,
+    /// A client of this id is connected.
+    Came(u64),
+    /// A client of this id is gone.
+    Left(u64),
 }
 
 /// Who hears of the server's life.
@@ -244,6 +248,7 @@ const EVENT_LOOP: u64 = 15;
 const ROLE: u64 = 0;
 const FLUSH: u64 = 2;
 const LOADING: u64 = 3;
+const CLIENT_CHANGE: u64 = 4;
 const CRON: u64 = 8;
 const SWAPDB: u64 = 11;
 const ASYNC_LOAD: u64 = 14;
@@ -253,7 +258,16 @@ pub fn watch_server<T: OnTurn>(ctx: Ctx<'_>) {
     let Some(subscribe) = api!(RedisModule_SubscribeToServerEvent) else {
         return;
     };
-    for id in [ROLE, FLUSH, LOADING, CRON, SWAPDB, ASYNC_LOAD] {
+    let events = [
+        ROLE,
+        FLUSH,
+        LOADING,
+        CLIENT_CHANGE,
+        CRON,
+        SWAPDB,
+        ASYNC_LOAD,
+    ];
+    for id in events {
         let event = raw::RedisModuleEvent { id, dataver: 1 };
         // SAFETY: called while the module is being loaded; an unknown event is
         // refused, not harmful.
@@ -279,6 +293,15 @@ unsafe extern "C" fn turned<T: OnTurn>(
                 // SAFETY: with this event the server hands over this struct.
                 let flush = unsafe { &*data.cast::<raw::RedisModuleFlushInfo>() };
                 Turn::Flushed((flush.dbnum >= 0).then_some(flush.dbnum))
+            }
+            (CLIENT_CHANGE, 0 | 1) if !data.is_null() => {
+                // SAFETY: with this event the server hands over this struct.
+                let client = unsafe { &*data.cast::<raw::RedisModuleClientInfo>() };
+                if sub == 0 {
+                    Turn::Came(client.id)
+                } else {
+                    Turn::Left(client.id)
+                }
             }
             (CRON, _) => Turn::Cron,
             (SWAPDB, _) if !data.is_null() => {

@@ -137,6 +137,7 @@ impl Fix {
     fn decide(
         &mut self,
         key: &key::Key<'_>,
+        name: &[u8],
         turn: &Turn<'_>,
         inside_scan: bool,
     ) -> Option<Decided> {
@@ -145,7 +146,7 @@ impl Fix {
         let mut finished = None;
         let dates = self.order.plan.reads_dates(ttl);
         if dates || self.order.learn {
-            finished = date(key, turn, inside_scan)?;
+            finished = date(key, name, turn, inside_scan)?;
             decided.undated = dates && finished.is_none();
         }
         decided.no_ttl = ttl.is_none();
@@ -178,7 +179,9 @@ impl Fix {
         if key.kind() != Some(KeyType::String) {
             return Cost::default();
         }
-        let decided = self.decide(&key, turn, false).unwrap_or_default();
+        let decided = self
+            .decide(&key, kept.name.bytes(), turn, false)
+            .unwrap_or_default();
         drop(key);
         let mut cost = self.settle(Some((turn, kept)), decided);
         cost.bytes += turn.read.take();
@@ -266,7 +269,12 @@ impl Visitor for Fix {
         if class == Class::Other && kind == KeyType::List && !self.names.exempt(name) {
             return Kept::new(found, db, class, kind, None);
         }
-        if !self.admits(turn, class, |user| found.permits(user, Right::Change)) {
+        // What is decided by a result's content shows some of it.
+        let reads = class == Class::TaskResult && self.order.plan.reads_dates(None);
+        let may = |user: &User| {
+            found.permits(user, Right::Change) && (!reads || found.permits(user, Right::Access))
+        };
+        if !self.admits(turn, class, may) {
             return None;
         }
         if self.names.exempt(name) {
@@ -274,7 +282,7 @@ impl Visitor for Fix {
             return None;
         }
         if class == Class::TaskResult {
-            let decided = self.decide(found.key(), turn, true);
+            let decided = self.decide(found.key(), name, turn, true);
             if let Some(decided @ Decided { change: None, .. }) = decided {
                 self.settle(None, decided);
                 return None;
@@ -376,7 +384,12 @@ const SHORTEST_DATED: usize = 35;
 /// no date can be read. Reads no more than the payload bound, and notes what the
 /// result says of its task. `None` if the value cannot be read inside a scan.
 #[allow(clippy::option_option, reason = "not yet read is not undated")]
-pub fn date(key: &key::Key<'_>, turn: &Turn<'_>, inside_scan: bool) -> Option<Option<i64>> {
+pub fn date(
+    key: &key::Key<'_>,
+    name: &[u8],
+    turn: &Turn<'_>,
+    inside_scan: bool,
+) -> Option<Option<i64>> {
     let len = key.len();
     if !(SHORTEST_DATED..=result::MAX_PAYLOAD).contains(&len) {
         return Some(None);
@@ -390,13 +403,13 @@ pub fn date(key: &key::Key<'_>, turn: &Turn<'_>, inside_scan: bool) -> Option<Op
     let Ok(stored) = result::read(value) else {
         return Some(None);
     };
-    known::result(&stored);
+    known::result(name, &stored);
     Some(stored.finished_at_ms())
 }
 
 /// When the task of a stored result finished, Unix ms, where that can be read.
-pub fn finished_ms(key: &key::Key<'_>, turn: &Turn<'_>) -> Option<i64> {
-    date(key, turn, false).flatten()
+pub fn finished_ms(key: &key::Key<'_>, name: &[u8], turn: &Turn<'_>) -> Option<i64> {
+    date(key, name, turn, false).flatten()
 }
 
 fn used_memory(ctx: Ctx<'_>) -> u64 {

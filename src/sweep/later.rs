@@ -11,7 +11,7 @@ use crate::core::celery::{group, result};
 use crate::core::keys::{Class, KeyType, LONGEST_NAME, Names, result_of_group};
 use crate::core::orphans::{CHORD_IDLE_MS, UNREAD_MS, chord_of};
 use crate::core::tally::{Pile, Remains};
-use crate::evidence;
+use crate::evidence::Crowds;
 use crate::server::acl::Right;
 use crate::server::key::Key;
 use crate::server::{Ctx, Str};
@@ -49,6 +49,8 @@ pub struct Later {
     brokers: BTreeSet<(i32, Vec<u8>)>,
     /// Bindings of monitors without a list, by database.
     monitors: BTreeMap<i32, u64>,
+    /// Whoever may be theirs, being counted.
+    crowds: Crowds,
     found: Remains,
 }
 
@@ -184,15 +186,24 @@ impl Later {
         }
     }
 
-    /// Bindings of monitors that are certainly nobody's.
+    /// Counts clients, some at a time, and then the bindings of monitors that are
+    /// certainly nobody's.
     fn nobodys_monitors(&mut self, ctx: Ctx<'_>) {
-        let bound = std::mem::take(&mut self.monitors);
+        let counting = std::mem::take(&mut self.crowds);
         // Clients are connected to the primary.
-        let primary = ctx.flags().primary();
-        let Some(crowds) = primary.then(|| evidence::crowds_by_database(ctx)).flatten() else {
+        let crowds = match ctx.flags().primary().then(|| counting.go_on(ctx)) {
+            Some(Err(rest)) => {
+                self.crowds = rest;
+                return;
+            }
+            Some(Ok(crowds)) => crowds,
+            None => None,
+        };
+        let monitors = std::mem::take(&mut self.monitors);
+        let Some(crowds) = crowds else {
             return;
         };
-        for (db, monitors) in bound {
+        for (db, monitors) in monitors {
             // Each monitor, and each worker's gossip, that lives is subscribed to a
             // pattern: so many are nobody's at least.
             let crowd = u32::try_from(db).ok().and_then(|db| crowds.get(&db));

@@ -204,7 +204,8 @@ impl Report {
     fn count(&mut self, turn: &Turn<'_>, kept: Kept, bytes: u64) -> u64 {
         let since_ms = match (kept.class, kept.kind) {
             (Class::TaskResult, _) => {
-                key::Key::read(turn.ctx, &kept.name).and_then(|key| fix::finished_ms(&key, turn))
+                let key = key::Key::read(turn.ctx, &kept.name);
+                key.and_then(|key| fix::finished_ms(&key, kept.name.bytes(), turn))
             }
             (Class::Unacked, KeyType::Zset) if delivery_times(kept.name.bytes()) => {
                 lowest_score_ms(turn, &kept)
@@ -252,7 +253,7 @@ impl Report {
             }
             Beat::Gathers(look) => match look.go_on(ctx, || true) {
                 Err(rest) => Beat::Gathers(rest),
-                Ok(evidence) => Beat::Judges(Box::new(evidence)),
+                Ok(found) => Beat::Judges(Box::new(found.evidence)),
             },
             Beat::Judges(evidence) => Beat::Done(beat::judge(&evidence, now_ms).findings),
             done @ Beat::Done(_) => {
@@ -275,7 +276,7 @@ impl Report {
             return false;
         };
         if seen.class == Class::TaskResult {
-            let Some(since_ms) = fix::date(found.key(), turn, true) else {
+            let Some(since_ms) = fix::date(found.key(), seen.name, turn, true) else {
                 return false;
             };
             seen.since_ms = since_ms;

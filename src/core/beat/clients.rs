@@ -48,6 +48,14 @@ pub fn crowds(list: &[u8]) -> BTreeMap<u32, Crowd> {
     crowds
 }
 
+/// The ids of all clients in the text of CLIENT LIST.
+pub fn client_ids(list: &[u8]) -> impl Iterator<Item = u64> {
+    list.split(|byte| *byte == b'\n').filter_map(|line| {
+        let first = line.split(|byte| *byte == b' ').next()?;
+        number(first.strip_prefix(b"id=")?)
+    })
+}
+
 struct Client<'a> {
     age_s: u64,
     idle_s: u64,
@@ -109,6 +117,12 @@ mod tests {
             asking: blocked,
             ..Crowd::default()
         }
+    }
+
+    #[test]
+    fn every_line_has_an_id() {
+        let list = [V6, V7, V8, "", "addr=id=3 id=4"].join("\n");
+        assert_eq!(client_ids(list.as_bytes()).collect::<Vec<_>>(), [7, 7, 7]);
     }
 
     #[test]

@@ -246,6 +246,16 @@ pub struct Crowd {
 }
 
 impl Crowd {
+    /// These too.
+    pub const fn add(&mut self, more: Self) {
+        self.subscribers += more.subscribers;
+        self.consumers += more.consumers;
+        self.blocked += more.blocked;
+        self.asking += more.asking;
+        self.hearts += more.hearts;
+        self.beating += more.beating;
+    }
+
     /// Whether workers' hearts stopped: some sent events, and nobody does.
     #[must_use]
     pub const fn is_still(&self) -> bool {

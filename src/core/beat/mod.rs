@@ -37,7 +37,7 @@ pub use assessment::{
     Assessment, Certainty, Origin, Pace, Publisher, QueuePart, RedBeatPart, Source, State, Step,
     Task, UnackedPart, Verdict, Watch, WorkersPart,
 };
-pub use clients::crowds;
+pub use clients::{client_ids, crowds};
 pub use doctor::doctor;
 pub use evidence::{
     Crowd, Entry, Evidence, Expected, Finish, Hold, Place, Queue, RedBeat, Refusal, Sighting,
@@ -46,4 +46,4 @@ pub use evidence::{
 pub use finding::{Code, Finding, Severity};
 pub use judge::judge;
 pub use reply::reply;
-pub use traffic::{Changes, End, Heard, Line, Movement, Rhythm, Tick, Traffic, Voice};
+pub use traffic::{Changes, End, Heard, Hearing, Line, Movement, Rhythm, Tick, Traffic, Voice};

@@ -36,8 +36,14 @@ const WAYS_BYTES: usize = 1024 * 1024;
 /// To put a message back takes as long as to read about so many bytes.
 const PUT_BACK: u64 = 1_024;
 
-/// The longest delivery that is copied to be read, in bytes.
-const LONGEST: u64 = (envelope::MAX_BODY + envelope::MAX_ENVELOPE) as u64;
+/// The longest delivery that is copied to be read and put back, in bytes. The server copies
+/// it several times for that: at this length it takes 1.6 ms of a processor, at 4 MiB 8 ms
+/// (Redis 7.0.15).
+const LONGEST: u64 = 1024 * 1024;
+
+/// Why a longer one stays.
+const TOO_LONG: &str =
+    "it is longer than 1 MiB, too long to be read here: the next worker puts it back";
 
 const MUTEX_HELD: &str = "the unacked mutex is held: a worker is putting messages back, or died doing so within the last 5 minutes";
 const MUTEX_STUCK: &str = "the unacked mutex has no TTL: nothing is put back while it lies there; with no worker at that, EXPIRE it";
@@ -397,7 +403,7 @@ impl Orphans {
             return cost;
         }
         if length > LONGEST {
-            self.keep(Kind::Unacked, "it is too long to be read");
+            self.keep(Kind::Unacked, TOO_LONG);
             return cost;
         }
         let Value::Str(value) = key::ask(turn.ctx, &walk.names.hash, c"HGET", &[tag]) else {

@@ -74,6 +74,9 @@ pub struct End {
     pub status: String,
     /// The exception's type, never its text.
     pub exc_type: Option<String>,
+    /// The name of its result, unless that is very long or no text: who may not read it
+    /// is not told how it ended.
+    pub key: Option<String>,
 }
 
 /// What moved in one queue.

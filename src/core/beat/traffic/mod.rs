@@ -6,16 +6,18 @@
 
 mod flow;
 mod heard;
+mod hearing;
 mod recent;
 mod rhythm;
 mod senders;
 mod series;
 mod state;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 pub use heard::{End, Heard, Line, Movement, Tick, Voice};
+pub use hearing::Hearing;
 pub use rhythm::Rhythm;
 pub(super) use rhythm::{bit, minute_of};
 pub(super) use series::is_steady;
@@ -23,6 +25,7 @@ pub use state::Changes;
 
 use crate::core::celery::envelope::{Envelope, Kind};
 use crate::core::celery::message::ORIGIN;
+use crate::core::keys::result_id;
 use flow::Flow;
 use recent::Recent;
 use senders::Senders;
@@ -190,18 +193,20 @@ impl Traffic {
         !self.named.is_empty()
     }
 
-    /// A stored result in a final state; `named` where the result carries its task's
+    /// A stored result in a final state, by the name of its key; `named` where the result carries its task's
     /// name (`result_extended`): the name and when that says it was done, Unix ms. That
     /// counts where the publish was not seen, for old results may be restored.
     pub fn finished(
         &mut self,
         at_ms: i64,
-        id: &[u8],
+        result: &[u8],
         named: Option<(&str, i64)>,
         status: &str,
         exc_type: Option<&str>,
     ) {
         self.watched(at_ms);
+        // Under a name of the operator's own the whole of it.
+        let id = result_id(result).unwrap_or(result);
         let published = self.ids.get(self.hasher.hash_one(id));
         let published = published.map(|key| (key, at_ms));
         let named = || {
@@ -223,6 +228,10 @@ impl Traffic {
             at_ms,
             status: cut(status),
             exc_type: exc_type.map(cut),
+            key: std::str::from_utf8(result)
+                .ok()
+                .filter(|key| key.len() <= LONGEST_NAME)
+                .map(str::to_owned),
         });
         self.changes.series(series);
     }
@@ -355,59 +364,6 @@ impl Traffic {
     pub fn heard_queues(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let all = self.series.values();
         all.map(|series| (series.id.db, &*series.id.queue))
-    }
-
-    /// What was learnt, up to now.
-    #[must_use]
-    pub fn heard(&self, now_ms: i64) -> Heard {
-        self.heard_of(now_ms, |_| true)
-    }
-
-    /// What was learnt of the keys that `may` answers for. It is asked once for each
-    /// name, and of what it declines nothing is copied.
-    #[must_use]
-    pub fn heard_of(&self, now_ms: i64, mut may: impl FnMut(&[u8]) -> bool) -> Heard {
-        let Some(since_ms) = self.since_ms else {
-            return Heard::default();
-        };
-        let queues = self.queues.values().map(|(_, queue, _)| &**queue);
-        let keys: HashMap<&[u8], bool> = queues
-            .chain(self.series.values().map(|series| &*series.id.queue))
-            .chain(self.locks.iter().map(|lock| &*lock.key))
-            .collect::<HashSet<&[u8]>>()
-            .into_iter()
-            .map(|key| (key, may(key)))
-            .collect();
-        let may = |key: &[u8]| keys.get(key) == Some(&true);
-        let flows = self.queues.values().filter(|(_, queue, _)| may(queue));
-        let flows = flows.map(|(db, queue, flow)| Movement {
-            db: *db,
-            queue: queue.to_vec(),
-            since_ms: flow.since_ms.unwrap_or(since_ms).max(since_ms),
-            per_minute: flow.per_minute(since_ms, now_ms),
-            last_in_ms: flow.last_in_ms,
-            last_out_ms: flow.last_out_ms,
-            waiting_since_ms: flow.waiting_since_ms,
-            lowest: flow.lowest,
-        });
-        let ticks = self.locks.iter().filter(|lock| may(&lock.key));
-        let ticks = ticks.map(|lock| Tick {
-            db: lock.db,
-            lock_key: lock.key.to_vec(),
-            timeout_ms: lock.timeout_ms,
-            last_ms: lock.last_ms,
-        });
-        Heard {
-            since_ms: Some(since_ms),
-            lines: self
-                .series
-                .values()
-                .filter(|series| may(&series.id.queue))
-                .map(|series| line(series, &self.senders))
-                .collect(),
-            flows: flows.collect(),
-            ticks: ticks.collect(),
-        }
     }
 
     /// Keeps the time of the newest event, and sees a clock that steps back: what

@@ -170,7 +170,7 @@ impl Traffic {
                 mut spoke,
             } => match left.pop() {
                 Some(key) => {
-                    self.hear(key, &mut spoke);
+                    self.note_spoken(key, &mut spoke);
                     Round::Hears { left, spoke }
                 }
                 None => Round::Marks {
@@ -199,7 +199,7 @@ impl Traffic {
     }
 
     /// Notes when the beats of a line were heard last.
-    fn hear(&self, key: u64, spoke: &mut HashMap<Box<str>, i64>) {
+    fn note_spoken(&self, key: u64, spoke: &mut HashMap<Box<str>, i64>) {
         let Some(series) = self.series.get(&key).filter(|series| series.periodic) else {
             return;
         };
@@ -351,6 +351,9 @@ fn series_value(series: &Series, senders: &Senders, lowest: Option<u8>) -> Vec<u
         if let Some(exc_type) = &end.exc_type {
             put(&mut told, "exc_type", json!(exc_type));
         }
+        if let Some(key) = &end.key {
+            put(&mut told, "key", json!(key));
+        }
         put(&mut value, "end", told);
     }
     value.to_string().into_bytes()
@@ -494,6 +497,7 @@ fn read_end(value: &Value) -> Option<End> {
         at_ms: moment(value.get("at_ms"))?,
         status: cut(value.get("status")?.as_str()?),
         exc_type: value.get("exc_type").and_then(Value::as_str).map(cut),
+        key: name(value.get("key")).map(str::to_owned),
     })
 }
 

@@ -279,6 +279,7 @@ fn an_end_is_known_by_the_id_of_the_publish_or_by_the_tasks_name() {
         at_ms: T0 + S,
         status: "FAILURE".into(),
         exc_type: Some("KeyError".into()),
+        key: Some("a".into()),
     };
     assert_eq!(end(&traffic), Some(failed));
     let of = |at_ms| Some(("purge", at_ms));
@@ -288,6 +289,39 @@ fn an_end_is_known_by_the_id_of_the_publish_or_by_the_tasks_name() {
     traffic.finished(T0 + 3 * S, b"other", of(T0 + 2 * S), "SUCCESS", None);
     assert_eq!(end(&traffic).unwrap().status, "SUCCESS");
     assert_eq!(end(&traffic).unwrap().at_ms, T0 + 2 * S);
+}
+
+#[test]
+fn an_end_is_told_to_those_who_may_read_its_result() {
+    let mut traffic = Traffic::default();
+    push(&mut traffic, T0, &message("a", "purge", "gen7@beat"));
+    let named = Some(("purge", T0 + S));
+    traffic.finished(T0 + S, b"b:celery-task-meta-1", named, "FAILURE", None);
+    let seen = |traffic: &Traffic, may: fn(&[u8]) -> bool| {
+        let lines = traffic.heard_of(T0 + S, may).lines;
+        lines
+            .iter()
+            .map(|line| line.end.is_some())
+            .collect::<Vec<_>>()
+    };
+    let not_theirs = |key: &[u8]| !key.starts_with(b"b:");
+    assert_eq!(seen(&traffic, |_| true), [true]);
+    assert_eq!(
+        seen(&traffic, not_theirs),
+        [false],
+        "the line, without its end"
+    );
+    assert!(seen(&traffic, |key| key.starts_with(b"b:")).is_empty());
+    // Whose result it was is not known: then nobody who may not read all.
+    traffic.finished(
+        T0 + 2 * S,
+        b"\xff",
+        Some(("purge", T0 + 2 * S)),
+        "SUCCESS",
+        None,
+    );
+    assert_eq!(seen(&traffic, |_| true), [true]);
+    assert_eq!(seen(&traffic, |key| key == b"celery"), [false]);
 }
 
 #[test]
