@@ -131,13 +131,9 @@ pub fn round(ctx: Ctx<'_>) {
         return;
     }
     if !ctx.flags().primary() {
-        let due = {
-            let clock = CLOCK.get();
-            clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= READ_EVERY_MS
-        };
-        if due {
-            let timer = Timer::arm::<Read>(ctx, 0);
-            CLOCK.get_mut().timer = timer;
+        let ago = now.saturating_sub(CLOCK.get().last_ms);
+        if ago >= READ_EVERY_MS {
+            begin_reading(ctx);
         }
         return;
     }
@@ -145,7 +141,7 @@ pub fn round(ctx: Ctx<'_>) {
         return;
     }
     if CLOCK.get().unread {
-        read_back(ctx, name, now);
+        return begin_reading(ctx);
     }
     if refuses(ctx, now) {
         super::with(|traffic| traffic.unheard(now));
@@ -180,17 +176,21 @@ fn refuses(ctx: Ctx<'_>, now: i64) -> bool {
     refusing
 }
 
-/// Takes up what the hash remembers, if this server has observed nothing itself.
-fn read_back(ctx: Ctx<'_>, name: Option<&[u8]>, now: i64) {
-    {
-        let mut clock = CLOCK.get_mut();
-        clock.unread = false;
-        clock.last_ms = now;
+/// Arms the first slice of reading, unless something is under way.
+fn begin_reading(ctx: Ctx<'_>) {
+    if CLOCK.get().timer.is_none() {
+        let timer = Timer::arm::<Read>(ctx, 0);
+        CLOCK.get_mut().timer = timer;
     }
-    let remembered = name.and_then(|name| read(ctx, name, now));
+}
+
+/// Takes up what the hash remembers; what was observed meanwhile is not in it, so the
+/// watch begins now.
+fn take_up(remembered: Option<Traffic>) {
+    CLOCK.get_mut().unread = false;
     *super::TRAFFIC.get_mut() = Some(remembered.unwrap_or_else(|| {
         let mut traffic = Traffic::default();
-        traffic.resumed(now);
+        traffic.resumed(now_ms());
         traffic
     }));
     if let Some(lists) = super::LISTS.get_mut().as_mut() {
@@ -212,29 +212,6 @@ fn still_refused(ctx: Ctx<'_>, name: Option<&[u8]>) -> bool {
     CLOCK.get_mut().refused = false;
     super::with(Traffic::mark_all_changed);
     false
-}
-
-/// What the hash holds; `None` if there is none, or none that may be ours.
-fn read(ctx: Ctx<'_>, name: &[u8], now: i64) -> Option<Traffic> {
-    let _home = ctx.home();
-    if !ctx.select(DB) {
-        return None;
-    }
-    let key = Str::new(name)?;
-    match found_to_read(ctx, &key) {
-        Found::Nothing => return None,
-        Found::Ours => {}
-        Found::SomethingElse => {
-            refuse(name);
-            return None;
-        }
-    }
-    let reply = call::read(ctx, c"HGETALL", &[name]);
-    let fields = reply.array().chunks(2).filter_map(|pair| match pair {
-        [field, value] => Some((field.str()?, value.str()?)),
-        _ => None,
-    });
-    Some(Traffic::read(fields, now))
 }
 
 /// What lies under the name.
@@ -293,7 +270,7 @@ impl Task for Write {
         let Some(name) = name(ctx, &settings).filter(|_| settings.observe) else {
             return;
         };
-        if !ctx.flags().may_write() || writes_paused() || memory_full() {
+        if !ctx.flags().may_write() || writes_paused() || memory_full() || CLOCK.get().unread {
             return;
         }
         let Some(key) = Str::new(name) else {
@@ -373,15 +350,15 @@ fn write(ctx: Ctx<'_>, name: &[u8], enough: impl FnMut() -> bool) {
     WRITING.store(false, Relaxed);
 }
 
-/// What a replica has read so far of what its primary has written.
+/// What has been read so far.
 struct Reading {
     traffic: Traffic,
     cursor: MembersCursor,
     bytes: u64,
 }
 
-/// On a replica: a slice of reading what its primary has written, and in the end what
-/// is heard of it.
+/// A slice of reading: on a replica of what its primary has written, which is then what
+/// is heard; on a primary of what is to be remembered.
 struct Read;
 
 impl Task for Read {
@@ -398,8 +375,8 @@ impl Task for Read {
             clock.timer = None;
             clock.reading.take()
         };
-        let flags = ctx.flags();
-        if flags.primary() || flags.loading() {
+        let (primary, loading) = (ctx.flags().primary(), ctx.flags().loading());
+        if loading || (primary && !CLOCK.get().unread) {
             return;
         }
         let settings = settings::now().settings;
@@ -407,26 +384,25 @@ impl Task for Read {
         let enough = || started.elapsed() >= slice;
         let name = name(ctx, &settings).filter(|_| settings.observe);
         let read = name.and_then(|name| read_on(ctx, name, reading, enough));
-        let more = match read {
-            Some(Ok(traffic)) => {
-                *super::TRAFFIC.get_mut() = Some(traffic);
-                false
-            }
+        let read = match read {
             Some(Err(rest)) => {
                 CLOCK.get_mut().reading = Some(rest);
-                true
+                return again::<Self>(ctx, true);
             }
-            None => {
-                *super::TRAFFIC.get_mut() = None;
-                false
-            }
+            Some(Ok(traffic)) => Some(traffic),
+            None => None,
         };
-        again::<Self>(ctx, more);
+        if !primary {
+            *super::TRAFFIC.get_mut() = read;
+        } else if settings.observe {
+            take_up(read);
+        }
+        again::<Self>(ctx, false);
     }
 }
 
 /// Reads until it is `enough`: all of the hash, or the rest. `None` if there is none,
-/// or none that may be a primary's.
+/// or none that may be ours.
 fn read_on(
     ctx: Ctx<'_>,
     name: &[u8],
@@ -434,7 +410,11 @@ fn read_on(
     enough: impl Fn() -> bool,
 ) -> Option<Result<Traffic, Box<Reading>>> {
     let key = Str::new(name)?;
-    match found(ctx, &key) {
+    let found = match reading {
+        None => found_to_read(ctx, &key),
+        Some(_) => found(ctx, &key),
+    };
+    match found {
         Found::Nothing => return None,
         Found::SomethingElse => {
             refuse(name);
