@@ -131,9 +131,13 @@ pub fn round(ctx: Ctx<'_>) {
         return;
     }
     if !ctx.flags().primary() {
-        let ago = now.saturating_sub(CLOCK.get().last_ms);
-        if ago >= READ_EVERY_MS {
-            begin_reading(ctx);
+        let due = {
+            let clock = CLOCK.get();
+            clock.timer.is_none() && now.saturating_sub(clock.last_ms) >= READ_EVERY_MS
+        };
+        if due {
+            let timer = Timer::arm::<Read>(ctx, 0);
+            CLOCK.get_mut().timer = timer;
         }
         return;
     }
@@ -141,7 +145,13 @@ pub fn round(ctx: Ctx<'_>) {
         return;
     }
     if CLOCK.get().unread {
-        return begin_reading(ctx);
+        // Most often the first slice is all of it.
+        if CLOCK.get().timer.is_none() {
+            Read::fire(ctx);
+        }
+        if CLOCK.get().unread {
+            return;
+        }
     }
     if refuses(ctx, now) {
         super::with(|traffic| traffic.unheard(now));
@@ -174,14 +184,6 @@ fn refuses(ctx: Ctx<'_>, now: i64) -> bool {
     clock.refusal_ms = now;
     clock.refusing = refusing;
     refusing
-}
-
-/// Arms the first slice of reading, unless something is under way.
-fn begin_reading(ctx: Ctx<'_>) {
-    if CLOCK.get().timer.is_none() {
-        let timer = Timer::arm::<Read>(ctx, 0);
-        CLOCK.get_mut().timer = timer;
-    }
 }
 
 /// Takes up what the hash remembers; what was observed meanwhile is not in it, so the
@@ -396,6 +398,7 @@ impl Task for Read {
             *super::TRAFFIC.get_mut() = read;
         } else if settings.observe {
             take_up(read);
+            super::adopt(now_ms());
         }
         again::<Self>(ctx, false);
     }
@@ -409,6 +412,10 @@ fn read_on(
     reading: Option<Box<Reading>>,
     enough: impl Fn() -> bool,
 ) -> Option<Result<Traffic, Box<Reading>>> {
+    let _home = ctx.home();
+    if !ctx.select(DB) {
+        return None;
+    }
     let key = Str::new(name)?;
     let found = match reading {
         None => found_to_read(ctx, &key),
