@@ -8,6 +8,12 @@ use redis_hygiene_fuzz::within;
 fuzz_target!(|element: &[u8]| {
     let whole = within(element, 4, || envelope::read(element));
     let publish = within(element, 4, || envelope::read_publish(element));
+    // What its end shows first may only speak against it.
+    let lowest = within(element, 4, || envelope::is_of_lowest_priority(element));
+    let is_lowest = whole
+        .as_ref()
+        .is_some_and(|message| message.is_of_lowest_priority());
+    assert!(is_lowest || !lowest);
     let Some(whole) = whole else {
         return;
     };
