@@ -691,13 +691,18 @@ async fn a_script_that_does_not_end_keeps_the_module_waiting_and_no_more() {
         let mut busy = server.connect().await;
         let endless =
             tokio::spawn(async move { busy.ask(cmd!["EVAL", "while true do end", 0]).await });
+        // A look that had begun would wait for the script as well.
         wait_for("a busy server", SOON, async || {
-            match conn.ask("HYGIENE.BEATSTATUS").await {
+            match conn.ask("PING").await {
                 Err(error) if error.to_string().contains("BUSY") => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })
         .await;
+        for command in ["HYGIENE.BEATSTATUS", "HYGIENE.SCAN"] {
+            let refused = conn.error(command).await;
+            assert!(refused.contains("BUSY"), "{command}: {refused}");
+        }
         conn.run("SCRIPT KILL").await;
         assert!(endless.await.expect("no panic").is_err());
         jobs::wait_until(&mut conn, id, "finished").await;
