@@ -10,7 +10,7 @@ use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
 use crate::replication::results_without_ttl;
-use crate::server::{Binary, Setup, on_every_server, same, stays, wait_for};
+use crate::server::{Binary, Setup, on_every_server, on_one_server, same, stays, wait_for};
 
 const STATE: &str = "hygiene:state";
 /// The hash is written at most every 10 s.
@@ -458,6 +458,26 @@ async fn something_else_under_the_name_is_left_alone() {
         let fields = wait_for_state(&mut conn).await;
         assert_eq!(fields, 1);
         assert_eq!(status(&mut conn).await.maps("tasks").len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_that_was_observed_is_written_however_late_its_name_is_free() {
+    on_one_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run(cmd!["SET", STATE, "mine"]).await;
+        publish(&mut conn, &marked("purge", 1)).await;
+        wait_for("the log to say so", WRITTEN, async || {
+            let said = server.log().contains("left alone");
+            said.then_some(()).ok_or_else(|| "nothing".to_owned())
+        })
+        .await;
+        // Two more times at which it would be written, and nothing new to write.
+        tokio::time::sleep(Duration::from_secs(22)).await;
+        conn.run(cmd!["RENAME", STATE, "elsewhere"]).await;
+        assert_eq!(wait_for_state(&mut conn).await, 1);
     })
     .await;
 }

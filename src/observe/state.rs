@@ -157,10 +157,18 @@ pub fn round(ctx: Ctx<'_>) {
         super::with(|traffic| traffic.unheard(now));
     }
     super::adopt(now);
-    if !due || !super::with(|traffic| traffic.has_changes()) {
+    if !due {
         return;
     }
-    let timer = if name.is_none() || still_refused(ctx, name) {
+    let refused = still_refused(ctx, name);
+    if !super::with(|traffic| traffic.has_changes()) {
+        if refused {
+            // To look costs something, and as much as writing is often enough.
+            CLOCK.get_mut().last_ms = now;
+        }
+        return;
+    }
+    let timer = if name.is_none() || refused {
         Timer::arm::<Mark>(ctx, 0)
     } else if !writes_paused() && !memory_full() && disk_forbids(ctx).is_none() {
         Timer::arm::<Write>(ctx, 0)
