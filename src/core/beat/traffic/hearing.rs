@@ -1,6 +1,7 @@
 //! What was learnt, copied some at a time: of a thousand tasks all of it takes
 //! milliseconds.
 
+use std::collections::HashMap;
 use std::vec::IntoIter;
 
 use super::heard::{Heard, Movement, Tick};
@@ -12,6 +13,8 @@ pub struct Hearing {
     series: IntoIter<u64>,
     queues: IntoIter<u64>,
     heard: Heard,
+    /// What was answered of queues: many tasks share one.
+    answers: HashMap<Box<[u8]>, bool>,
     /// Tasks and queues beyond those that are copied.
     left_out: usize,
 }
@@ -43,11 +46,12 @@ impl Traffic {
             series: series.into_iter(),
             queues: queues.into_iter(),
             heard: Heard::default(),
+            answers: HashMap::new(),
         }
     }
 
     /// Copies some more, of the keys that `may` answers for; `false` if those were the
-    /// last. Of what it declines nothing is copied.
+    /// last. It is asked once for each queue, and of what it declines nothing is copied.
     pub fn hear_on(
         &self,
         hearing: &mut Hearing,
@@ -55,7 +59,15 @@ impl Traffic {
         portion: usize,
         mut may: impl FnMut(&[u8]) -> bool,
     ) -> bool {
-        let heard = &mut hearing.heard;
+        let (heard, answers) = (&mut hearing.heard, &mut hearing.answers);
+        let mut may_hear = |queue: &[u8], may: &mut dyn FnMut(&[u8]) -> bool| {
+            if let Some(answer) = answers.get(queue) {
+                return *answer;
+            }
+            let answer = may(queue);
+            answers.insert(queue.into(), answer);
+            answer
+        };
         heard.since_ms = self.since_ms;
         let Some(since_ms) = self.since_ms else {
             return false;
@@ -65,7 +77,7 @@ impl Traffic {
             let Some(series) = self.series.get(&key) else {
                 continue;
             };
-            if !may(&series.id.queue) {
+            if !may_hear(&series.id.queue, &mut may) {
                 continue;
             }
             let mut line = line(series, &self.senders);
@@ -83,7 +95,7 @@ impl Traffic {
             let Some((db, queue, flow)) = self.queues.get(&key) else {
                 continue;
             };
-            if may(queue) {
+            if may_hear(queue, &mut may) {
                 heard.flows.push(Movement {
                     db: *db,
                     queue: queue.to_vec(),
