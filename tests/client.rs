@@ -7,6 +7,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, ProtocolVersion, RedisError, RedisResult, Value};
 
+use crate::server::wait_for;
+
 /// Longer than any command of a healthy test takes, a full FIXTTL included.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -65,6 +67,19 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Unloads the module as soon as the server lets it: nothing may be under way.
+    pub async fn unload_when_idle(&mut self) {
+        wait_for(
+            "the idle module to unload",
+            Duration::from_secs(5),
+            async || match self.ask("MODULE UNLOAD hygiene").await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error_text(&error)),
+            },
+        )
+        .await;
+    }
+
     /// Connects, or says why not.
     pub async fn open(port: u16, db: i64, protocol: ProtocolVersion) -> RedisResult<Self> {
         let settings = redis::RedisConnectionInfo::default()

@@ -311,13 +311,7 @@ async fn clients_killed_while_they_wait_leave_nothing_behind() {
             same(none(&mut conn).await, 0)
         })
         .await;
-        wait_for("nobody to wait", SOON, async || {
-            match conn.ask("MODULE UNLOAD hygiene").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await;
+        conn.unload_when_idle().await;
         server.assert_alive();
     })
     .await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::celery::seed_results;
-use crate::client::{Conn, error_text};
+use crate::client::Conn;
 use crate::cmd;
 use crate::data::{DataSet, assert_same_data};
 use crate::jobs;
@@ -28,13 +28,7 @@ pub fn forget_module(server: &Server) {
 
 /// Unloads as soon as the server lets it, and loads that file.
 pub async fn replace_by(conn: &mut Conn, file: &Path) {
-    wait_for("the module to unload", LONG, async || {
-        match conn.ask("MODULE UNLOAD hygiene").await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error_text(&error)),
-        }
-    })
-    .await;
+    conn.unload_when_idle().await;
     conn.run(cmd![
         "MODULE",
         "LOAD",

@@ -1,14 +1,10 @@
 //! Loading, unloading, settings given at load and later, and what is refused.
 
-use std::time::Duration;
-
 use redis::Value;
 
 use crate::client::{Conn, Fields, list, text};
 use crate::cmd;
-use crate::server::{
-    Setup, module_path, on_every_server, on_every_server_and_the_faulty, wait_for,
-};
+use crate::server::{Setup, module_path, on_every_server, on_every_server_and_the_faulty};
 
 /// A duration setting in seconds, however the server writes it back.
 fn seconds(value: &str) -> u64 {
@@ -127,15 +123,7 @@ async fn can_be_unloaded_when_idle_and_loaded_again() {
             conn.run(cmd!["SET", format!("celery-task-meta-{round}"), 1])
                 .await;
             // A stamp of a moment ago may still hold a timer.
-            wait_for(
-                "the idle module to unload",
-                Duration::from_secs(5),
-                async || match conn.ask("MODULE UNLOAD hygiene").await {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                },
-            )
-            .await;
+            conn.unload_when_idle().await;
             assert!(!modules(&mut conn).await.contains(&"hygiene".to_owned()));
             conn.run("SET celery-task-meta-without 1").await;
             assert_eq!(conn.ttl("celery-task-meta-without").await, -1);
@@ -200,15 +188,7 @@ async fn is_not_unloaded_while_a_users_rules_name_its_commands() {
             assert_eq!(seconds(&setting(&mut conn, "default-ttl").await), 3600);
         }
         conn.run("ACL SETUSER app +@all").await;
-        wait_for(
-            "the idle module to unload",
-            Duration::from_secs(5),
-            async || match conn.ask("MODULE UNLOAD hygiene").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            },
-        )
-        .await;
+        conn.unload_when_idle().await;
         conn.run("ACL LIST").await;
         server.assert_alive();
     })

@@ -159,13 +159,7 @@ async fn who_waits_for_a_look_is_let_go_or_killed_and_the_next_is_served() {
         quickly(&mut conn).await;
         let status = Fields::of(&answer(next).await.expect("an answer"));
         assert_eq!(status.map("unacked").int("count"), 2_000);
-        wait_for("nobody to wait", SOON, async || {
-            match conn.ask("MODULE UNLOAD hygiene").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await;
+        conn.unload_when_idle().await;
         server.assert_alive();
     })
     .await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::celery::seed_results;
-use crate::client::{Conn, ToCmd, error_text};
+use crate::client::{Conn, ToCmd};
 use crate::cmd;
 use crate::data::{
     DataSet, append_only_commands, append_only_lines, assert_same_data, wait_until_in_step,
@@ -425,15 +425,7 @@ async fn unloading_during_a_sweep_is_refused_until_it_is_cancelled() {
         }
         if refused.is_err() {
             conn.run(cmd!["HYGIENE.CANCEL", id]).await;
-            wait_for(
-                "the module to unload",
-                Duration::from_secs(10),
-                async || match conn.ask("MODULE UNLOAD hygiene").await {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(error_text(&error)),
-                },
-            )
-            .await;
+            conn.unload_when_idle().await;
         }
         // A timer that was left behind would fire now.
         stays("100000 keys", Duration::from_millis(300), async || {

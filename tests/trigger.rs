@@ -759,13 +759,7 @@ async fn a_client_that_leaves_or_is_let_go_frees_its_place() {
             }
         })
         .await;
-        wait_for("the module to unload", LONG, async || {
-            match conn.ask("MODULE UNLOAD hygiene").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(crate::client::error_text(&error)),
-            }
-        })
-        .await;
+        conn.unload_when_idle().await;
         stays("a server", Duration::from_millis(300), async || {
             same(conn.int("LLEN celery").await, 17)
         })
@@ -784,13 +778,7 @@ async fn unloading_is_refused_while_a_client_waits_and_events_are_heard_after_a_
         conn.error("MODULE UNLOAD hygiene").await;
         conn.run(cmd!["CLIENT", "UNBLOCK", id]).await;
         assert!(waiting.await.expect("an end").is_err());
-        wait_for("the module to unload", LONG, async || {
-            match conn.ask("MODULE UNLOAD hygiene").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(crate::client::error_text(&error)),
-            }
-        })
-        .await;
+        conn.unload_when_idle().await;
         let path = crate::server::module_path();
         conn.run(cmd!["MODULE", "LOAD", path.to_str().expect("a path")])
             .await;
