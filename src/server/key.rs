@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use redis_module::raw;
 
 use super::call::Value;
+use super::context::now_ms;
 use super::{Ctx, Str};
 use crate::core::keys::KeyType;
 use crate::core::policy::Ttl;
@@ -106,8 +107,17 @@ impl<'a> Key<'a> {
     }
 
     /// Its remaining life; 0 ms if that is past and the key not yet gone.
+    ///
+    /// Counted by the clock that TTLs are given by ([`now_ms`]). The server's own count
+    /// goes by the time at which the command began (`RM_GetExpire`, Redis 7.2 and
+    /// later), and a TTL given since would come out longer than it was given.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
+        if let Some(expires_at) = api!(RedisModule_GetAbsExpire) {
+            // SAFETY: the handle is open.
+            let at_ms = unsafe { expires_at(self.ptr) };
+            return (at_ms >= 0).then(|| at_ms.saturating_sub(now_ms()).max(0));
+        }
         let Some(expire) = api!(RedisModule_GetExpire) else {
             return Some(0);
         };
