@@ -2,7 +2,8 @@
 time with a million keys, and how long another client waits beside a value of 512 MB.
 
 The module counts its own slices. Their CPU time is what it promises; their wall time
-has in it what the machine gave to others.
+has in it what the machine gave to others, and single slices of either what the machine
+itself took: a loop that only spins is measured meanwhile.
 """
 
 import json
@@ -11,6 +12,7 @@ from datetime import datetime, timezone
 
 import measure
 from contenders import Job
+from control import Control
 from servers import DataSet, Server, fill, request, saved, wait_a_moment
 
 SEP = "\x06\x16"
@@ -179,8 +181,13 @@ def passes(server, keys, cli, deadline_s):
                 seen = measure.beside(server, lambda job: job.ask_word(*words), cli, deadline_s)
                 row["waited_us"] = seen["both"]["max_us"]
             else:
-                with measure.deadline(deadline_s):
-                    job.ask_word(*words)
+                control = Control()
+                try:
+                    with measure.deadline(deadline_s):
+                        job.ask_word(*words)
+                    row["control"] = control.finish()
+                finally:
+                    control.kill()
             # What a pass has kept is let go of after its reply.
             wait_a_moment()
             yield row | slices(job)

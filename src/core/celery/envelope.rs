@@ -405,10 +405,8 @@ mod tests {
         )
     }
 
-    /// What is read of such a message, which lives as long as the tests.
-    fn read_with(headers: &str, properties: &str, delivery_info: &str) -> Envelope<'static> {
-        let element: &'static str = with(headers, properties, delivery_info).leak();
-        read(element.as_bytes()).unwrap()
+    fn read_text(text: &str) -> Envelope<'_> {
+        read(text.as_bytes()).unwrap()
     }
 
     #[test]
@@ -525,7 +523,8 @@ mod tests {
             ("a null task", r#""task":null,"id":null"#, Kind::Other),
         ];
         for (row, headers, expected) in rows {
-            let found = read_with(headers, "", "").kind();
+            let text = with(headers, "", "");
+            let found = read_text(&text).kind();
             assert_eq!(found, expected, "{row}");
         }
     }
@@ -591,18 +590,20 @@ mod tests {
             ),
         ];
         for (row, headers, properties, expected) in rows {
-            let found = read_with(headers, properties, "");
+            let text = with(headers, properties, "");
+            let found = read_text(&text);
             assert_eq!(found.published_at_ms(), expected, "{row}");
         }
     }
 
     #[test]
     fn reads_what_only_some_messages_have() {
-        let beat = read_with(
+        let text = with(
             r#""celery_beat_task":true,"periodic_task_name":"nightly clean""#,
             "",
             "",
         );
+        let beat = read_text(&text);
         assert!(beat.beat);
         assert_eq!(beat.periodic_task_name.as_deref(), Some("nightly clean"));
 
@@ -619,23 +620,27 @@ mod tests {
                 r#""periodic_task_name":null,"#,
             ),
         ] {
-            let found = read_with(headers, properties, "").periodic_task_name;
+            let text = with(headers, properties, "");
+            let found = read_text(&text).periodic_task_name;
             assert_eq!(found.as_deref(), Some("nightly"), "{row}");
         }
 
-        let child = read_with(
+        let text = with(
             r#""eta":"2026-11-25T04:50:02+01:00","retries":3,"parent_id":"p","ignore_result":true"#,
             "",
             "",
         );
+        let child = read_text(&text);
         assert_eq!(child.eta_ms, Some(1_795_578_602_000));
         assert_eq!(child.retries, Some(3));
         assert_eq!(child.parent_id.as_deref(), Some("p"));
         assert!(child.ignore_result && !child.beat && !child.redelivered);
 
-        let restored = read_with(r#""redelivered":true"#, "", "");
+        let text = with(r#""redelivered":true"#, "", "");
+        let restored = read_text(&text);
         assert!(restored.redelivered);
-        let restored = read_with("", "", r#""redelivered":true"#);
+        let text = with("", "", r#""redelivered":true"#);
+        let restored = read_text(&text);
         assert!(restored.redelivered);
     }
 
@@ -666,7 +671,8 @@ mod tests {
             ("text", r#""priority":"6","#, "", None),
         ];
         for (row, properties, delivery_info, expected) in rows {
-            let found = read_with("", properties, delivery_info);
+            let text = with("", properties, delivery_info);
+            let found = read_text(&text);
             assert_eq!(found.priority, expected, "{row}");
         }
     }
@@ -674,11 +680,12 @@ mod tests {
     #[test]
     fn a_field_of_another_type_is_none_and_hides_nothing() {
         let headers = r#""task":7,"id":["i"],"origin":{"task":"x"},"eta":1795578381,"expires":"soon","retries":"3","celery_beat_task":"true","redelivered":1,"ticket":null,"root_id":1e999"#;
-        let found = read_with(
+        let text = with(
             headers,
             r#""reply_to":false,"correlation_id":null,"#,
             r#""exchange":null"#,
         );
+        let found = read_text(&text);
         let expected = Envelope {
             delivery_tag: Some("tag".into()),
             // Nobody may take it for a task without one.
