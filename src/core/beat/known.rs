@@ -1,7 +1,7 @@
 //! What the other judges share: the moment, and which tasks are periodic.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::beats::Beat;
 use super::evidence::{Entry, Evidence, Place, Queue, Sighting};
@@ -30,6 +30,10 @@ pub struct Known<'a> {
     pub now_ms: i64,
     /// Task name to interval, where that is known.
     tasks: BTreeMap<&'a str, Option<i64>>,
+    /// Those that the operator expects.
+    expected: HashSet<&'a str>,
+    /// Queues that RedBeat's entries name.
+    scheduled_into: HashSet<&'a [u8]>,
     /// Messages read from each queue's lists.
     sampled: ByQueue<'a, Vec<&'a Sighting>>,
     /// What was seen to move in each queue.
@@ -50,7 +54,7 @@ impl<'a> Known<'a> {
         for sighting in evidence.sightings.iter().filter(|s| s.beat_marked) {
             tasks.entry(&sighting.task).or_default();
         }
-        for entry in evidence.redbeat.iter().flat_map(|r| &r.entries) {
+        for entry in entries_of(evidence) {
             if is_scheduled(entry) {
                 let known = tasks.entry(&entry.task).or_default();
                 *known = shorter(*known, positive(entry.interval_ms));
@@ -89,6 +93,11 @@ impl<'a> Known<'a> {
         Self {
             now_ms,
             tasks,
+            scheduled_into: entries_of(evidence)
+                .filter(|entry| entry.enabled)
+                .filter_map(|entry| entry.queue.as_deref())
+                .collect(),
+            expected: evidence.expected.iter().map(|e| e.task.as_str()).collect(),
             sampled,
             moved,
             popped,
@@ -130,6 +139,16 @@ impl<'a> Known<'a> {
 
     pub fn is_periodic(&self, task: &str) -> bool {
         self.tasks.contains_key(task)
+    }
+
+    /// Whether the operator expects this task of a beat.
+    pub fn is_expected(&self, task: &str) -> bool {
+        self.expected.contains(task)
+    }
+
+    /// Whether an enabled entry of RedBeat's names this queue, by its name to Celery.
+    pub fn is_scheduled_into(&self, queue: &[u8]) -> bool {
+        self.scheduled_into.contains(queue)
     }
 
     pub fn interval(&self, task: &str) -> Option<i64> {
@@ -193,6 +212,10 @@ impl<'a> Known<'a> {
         }
         counts
     }
+}
+
+fn entries_of(evidence: &Evidence) -> impl Iterator<Item = &Entry> {
+    evidence.redbeat.iter().flat_map(|r| &r.entries)
 }
 
 /// Keeps the newest time of each database.

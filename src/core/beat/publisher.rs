@@ -17,7 +17,7 @@
 //! operator expects and nobody sends is a finding and leaves the verdict
 //! `unknown`, for beat may use another server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::assessment::{Certainty, Publisher, Source, State};
 use super::beats::{Beat, Kept};
@@ -25,7 +25,6 @@ use super::evidence::Evidence;
 use super::finding::{Code, Finding};
 use super::known::{Known, MAX_SLEEP_MS};
 use super::redbeat::{Schedule, remarks};
-use super::traffic::Line;
 use super::words::{counted, every, name, span};
 
 /// What was concluded about beat.
@@ -182,13 +181,10 @@ fn heard(
         }
     }
     view.publisher.last_seen_ms = beats.iter().map(|beat| beat.last_ms).max();
-    let mut origins: Vec<String> = Vec::new();
-    for origin in beats.iter().flat_map(|beat| &beat.origins) {
-        if !origins.iter().any(|known| known == origin) {
-            origins.push((*origin).to_owned());
-        }
-    }
-    view.publisher.origins = origins;
+    let mut told = HashSet::new();
+    let origins = beats.iter().flat_map(|beat| &beat.origins);
+    let origins = origins.filter(|origin| told.insert(**origin));
+    view.publisher.origins = origins.map(|origin| (*origin).to_owned()).collect();
     view.publisher.last_seen_ms
 }
 
@@ -263,19 +259,30 @@ fn missing(evidence: &Evidence, known: &Known, findings: &mut Vec<Finding>) {
     let Some(since) = evidence.heard.since_ms.filter(|_| evidence.celery_seen) else {
         return;
     };
+    if evidence.expected.is_empty() {
+        return;
+    }
+    let lines = evidence.heard.lines.iter();
+    let heard = lines.filter(|line| !line.voices.is_empty());
+    let entries = evidence.redbeat.iter().flat_map(|r| &r.entries);
+    let seen: HashSet<&str> = (heard.map(|line| line.task.as_str()))
+        .chain(evidence.sightings.iter().map(|s| s.task.as_str()))
+        .chain(entries.map(|entry| entry.task.as_str()))
+        .collect();
+    let mut ran: HashMap<&str, i64> = HashMap::new();
+    for result in &evidence.results {
+        if let Some(at_ms) = known.past(result.finished_at_ms) {
+            let newest = ran.entry(&result.task).or_insert(at_ms);
+            *newest = at_ms.max(*newest);
+        }
+    }
     for expected in &evidence.expected {
         let task = expected.task.as_str();
-        let heard = |line: &Line| line.task == task && !line.voices.is_empty();
-        let ran = evidence.results.iter().filter(|r| r.task == task);
-        let ran = ran.filter_map(|r| known.past(r.finished_at_ms));
         let recent = |at: i64| known.within_two(at, expected.interval_ms);
-        let entries = evidence.redbeat.iter().flat_map(|r| &r.entries);
         if expected.interval_ms <= 0
             || recent(since)
-            || evidence.heard.lines.iter().any(heard)
-            || ran.into_iter().any(recent)
-            || evidence.sightings.iter().any(|s| s.task == task)
-            || entries.into_iter().any(|entry| entry.task == task)
+            || seen.contains(task)
+            || ran.get(task).copied().is_some_and(recent)
         {
             continue;
         }
@@ -303,7 +310,7 @@ fn messages(
     let mut newest = None;
     let mut origins = BTreeSet::new();
     for sighting in &evidence.sightings {
-        let expected = evidence.expected.iter().any(|e| e.task == sighting.task);
+        let expected = known.is_expected(&sighting.task);
         let (source, mark) = if sighting.beat_marked {
             (Source::BeatHeader, "marked by beat")
         } else if expected {
@@ -345,18 +352,16 @@ fn messages(
         }
     }
     view.publisher.last_seen_ms = view.publisher.last_seen_ms.max(newest);
-    for origin in origins {
-        if !view.publisher.origins.contains(&origin) {
-            view.publisher.origins.push(origin);
-        }
-    }
+    let told: HashSet<String> = view.publisher.origins.iter().cloned().collect();
+    let new = origins.into_iter().filter(|origin| !told.contains(origin));
+    view.publisher.origins.extend(new);
     newest
 }
 
 /// Ends of expected tasks within two of their intervals.
 fn finished(evidence: &Evidence, known: &Known, signs: &mut Vec<Sign>) {
     for result in &evidence.results {
-        let expected = evidence.expected.iter().any(|e| e.task == result.task);
+        let expected = known.is_expected(&result.task);
         let interval = known.interval(&result.task).filter(|_| expected);
         let Some((interval, at)) = interval.zip(known.past(result.finished_at_ms)) else {
             continue;

@@ -329,7 +329,7 @@ fn queue_read(
         }
         (None, None) => return (None, None),
     };
-    let code = if holds_periodic(evidence, known, queue) {
+    let code = if holds_periodic(known, queue) {
         Code::QueueNotConsumed
     } else {
         Code::QueueUnread
@@ -421,18 +421,14 @@ fn contents(known: &Known, queue: &Queue) -> String {
 
 /// Whether this queue may hold periodic work. Lists left behind by an old
 /// configuration are no broken link; where nothing could be read, it may.
-fn holds_periodic(evidence: &Evidence, known: &Known, queue: &Queue) -> bool {
+fn holds_periodic(known: &Known, queue: &Queue) -> bool {
     let sampled = known.sampled(queue);
     queue.maintenance
         || sampled.is_empty()
         || sampled
             .iter()
             .any(|s| s.count >= PILE || known.is_periodic(&s.task))
-        || evidence
-            .redbeat
-            .iter()
-            .flat_map(|r| &r.entries)
-            .any(|entry| entry.enabled && entry.queue.as_deref() == Some(queue.celery_name()))
+        || known.is_scheduled_into(queue.celery_name())
 }
 
 fn oldest(queue: &Queue, known: &Known) -> Option<i64> {

@@ -1115,3 +1115,105 @@ fn a_task_is_overdue_only_where_a_due_time_says_so() {
     ];
     assert_eq!(got, want.map(|(name, overdue)| (name.to_owned(), overdue)));
 }
+
+/// As much as a look takes in. `of` makes the voices of the task of that number.
+fn at_the_bounds(of: impl Fn(usize) -> Vec<Voice>) -> Evidence {
+    let names = |stem: &'static str, count: usize| (0..count).map(move |n| format!("{stem}{n}"));
+    with(|e| {
+        e.queues = names("queue", 500).map(|name| queue(&name, 1)).collect();
+        e.sightings = names("queue", 500)
+            .map(|name| marked(&format!("app.{name}"), &name, 1, Some(S)))
+            .collect();
+        let entries = names("entry", 300).map(|name| entry(&name, MIN, 10 * MIN, -9 * MIN));
+        e.redbeat = vec![redbeat(Hold::Absent, entries.collect())];
+        e.expected = names("app.expected", 200)
+            .map(|task| expect(&task, MIN))
+            .collect();
+        e.results = names("app.result", 1_000)
+            .map(|task| Finish {
+                task,
+                finished_at_ms: NOW - S,
+                status: "FAILURE".to_owned(),
+                exc_type: None,
+            })
+            .collect();
+        e.heard.since_ms = Some(NOW - H);
+        e.heard.flows = names("queue", 1_000)
+            .map(|name| Movement {
+                queue: name.into(),
+                ..Movement::default()
+            })
+            .collect();
+        let lines = names("queue", 1_000).enumerate().map(|(n, name)| {
+            let voices = of(n);
+            Line {
+                task: format!("app.{name}"),
+                queue: name.into(),
+                whole: voices[0].clone(),
+                voices,
+                crowd: 9,
+                ..Line::default()
+            }
+        });
+        e.heard.lines = lines.collect();
+    })
+}
+
+fn voice(origin: String, ago: i64) -> Voice {
+    Voice {
+        origin,
+        known_ms: NOW - H,
+        first_ms: NOW - H,
+        last_ms: NOW - ago,
+        count: 50,
+        times_ms: (0..16).map(|n| NOW - ago - (15 - n) * MIN).collect(),
+        rhythm: Some(Rhythm {
+            interval_ms: MIN,
+            longest_ms: MIN,
+            gaps: 15,
+            alike: 15,
+            even: true,
+            clock: false,
+        }),
+        ..Voice::default()
+    }
+}
+
+/// A search through all of the others for each of many took half a second here.
+#[test]
+fn a_verdict_on_as_much_as_a_look_takes_in_is_no_long_piece_of_work() {
+    let marked = |voice: Voice| Voice {
+        marked: true,
+        ..voice
+    };
+    let each_his_own = |n| {
+        let voices = (0..8).map(|of| marked(voice(format!("gen{of}@host{n}"), 10 * MIN)));
+        voices.collect::<Vec<_>>()
+    };
+    let in_a_row = |n: usize| {
+        let ago = i64::try_from(n).expect("small");
+        vec![Voice {
+            first_ms: NOW - ago - 1,
+            times_ms: Vec::new(),
+            ..marked(voice(format!("gen1@host{n}"), ago))
+        }]
+    };
+    let a_fleet = |n: usize| {
+        let voices = (0..8).map(|of| voice(format!("gen{of}@web{}", n % 25), S));
+        voices.collect::<Vec<_>>()
+    };
+    for (what, evidence) in [
+        ("each its own beats", at_the_bounds(each_his_own)),
+        ("one after the other", at_the_bounds(in_a_row)),
+        ("a fleet that sends all of it", at_the_bounds(a_fleet)),
+    ] {
+        // The quickest of some: the machine may have been busy with others.
+        let took = (0..5).map(|_| {
+            let begun = std::time::Instant::now();
+            assert!(!judge(&evidence, NOW).findings.is_empty());
+            begun.elapsed()
+        });
+        let took = took.min().expect("five of them");
+        assert!(took.as_millis() < 250, "{what}: {took:?}");
+    }
+}

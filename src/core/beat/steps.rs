@@ -1,5 +1,7 @@
 //! What to type next.
 
+use std::collections::HashSet;
+
 use super::assessment::{Assessment, QueuePart, Source, State, Step, Task};
 use super::beats::Beat;
 use super::evidence::{Evidence, Hold, Refusal};
@@ -22,8 +24,10 @@ pub fn steps(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -
             steps.push(step);
         }
     };
-    for finding in &assessment.findings {
-        against(finding.code, evidence, beats, assessment)
+    let mut codes: Vec<Code> = assessment.findings.iter().map(|f| f.code).collect();
+    codes.dedup();
+    for code in codes {
+        against(code, evidence, beats, assessment)
             .into_iter()
             .for_each(&mut add);
     }
@@ -182,8 +186,10 @@ fn beat(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -> Str
     let entries = || evidence.redbeat.iter().flat_map(|r| &r.entries);
     let mut sightings = evidence.sightings.iter();
     // RedBeat's messages carry the mark of Celery's own beat, which it inherits.
-    let redbeat = assessment.publisher.source == Source::RedBeat
-        || entries().any(|entry| lines().any(|kept| kept.line.task == entry.task));
+    let redbeat = assessment.publisher.source == Source::RedBeat || {
+        let tasks: HashSet<&str> = lines().map(|kept| kept.line.task.as_str()).collect();
+        entries().any(|entry| tasks.contains(entry.task.as_str()))
+    };
     // Only django-celery-beat names the entry.
     let django = lines().any(|kept| kept.line.entry.is_some())
         || sightings.any(|s| s.periodic_name.is_some());

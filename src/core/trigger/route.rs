@@ -1,5 +1,7 @@
 //! Where a message goes.
 
+use std::collections::HashMap;
+
 use crate::core::beat::{Evidence, Queue};
 use crate::core::celery::binding::{SEP, list_at};
 
@@ -92,6 +94,7 @@ impl Known<'_> {
 /// Nothing says where the message should go, or more than one place fits. The
 /// sentence says what to add.
 pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
+    let lowest = Lowest::of_all(evidence);
     let tables: Vec<Known<'_>> = evidence
         .queues
         .iter()
@@ -102,7 +105,7 @@ pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
             queue: queue.celery_name(),
             key: &queue.name,
             sep: &queue.sep,
-            step: lowest(evidence, queue),
+            step: lowest.of(queue),
         })
         .collect();
     if let Some(name) = asked.queue {
@@ -133,22 +136,41 @@ pub fn route(evidence: &Evidence, asked: &Asked<'_>) -> Result<Route, String> {
     }
 }
 
-/// The step behind which a queue's messages of priority 0 lie: where they were heard
-/// to be published, else where they lie, else where those of another queue of its
-/// broker do, whose clients have the same steps.
-fn lowest(evidence: &Evidence, queue: &Queue) -> u8 {
-    let of = |queue: &Queue| {
-        let mut flows = evidence.heard.flows.iter();
-        let heard = flows.find(|flow| flow.db == queue.db && flow.queue == queue.name);
-        heard.and_then(|flow| flow.lowest).or(queue.lowest)
-    };
-    let others = || {
-        let others = evidence.queues.iter().filter(|other| other.db == queue.db);
-        others
-            .filter(|other| other.key_prefix() == queue.key_prefix())
-            .find_map(of)
-    };
-    of(queue).or_else(others).unwrap_or(0)
+/// The steps behind which messages of priority 0 lie: where they were heard to be
+/// published, else where they lie, else where those of another queue of its broker do,
+/// whose clients have the same steps.
+struct Lowest<'a> {
+    heard: HashMap<(u32, &'a [u8]), u8>,
+    /// Of each broker, by database and key prefix, that of its first queue that has one.
+    brokers: HashMap<(u32, &'a [u8]), u8>,
+}
+
+impl<'a> Lowest<'a> {
+    fn of_all(evidence: &'a Evidence) -> Self {
+        let flows = evidence.heard.flows.iter();
+        let heard = flows.filter_map(|flow| Some(((flow.db, flow.queue.as_slice()), flow.lowest?)));
+        let mut lowest = Self {
+            heard: heard.collect(),
+            brokers: HashMap::new(),
+        };
+        for queue in &evidence.queues {
+            if let Some(step) = lowest.own(queue) {
+                let broker = (queue.db, queue.key_prefix());
+                lowest.brokers.entry(broker).or_insert(step);
+            }
+        }
+        lowest
+    }
+
+    fn own(&self, queue: &Queue) -> Option<u8> {
+        let heard = self.heard.get(&(queue.db, queue.name.as_slice()));
+        heard.copied().or(queue.lowest)
+    }
+
+    fn of(&self, queue: &Queue) -> u8 {
+        let others = || self.brokers.get(&(queue.db, queue.key_prefix())).copied();
+        self.own(queue).or_else(others).unwrap_or(0)
+    }
 }
 
 fn bound(known: &Known<'_>) -> Route {

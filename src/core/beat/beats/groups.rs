@@ -1,6 +1,6 @@
 //! Which lines are of one beat, and who of a slow one is not.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::traffic::{Line, Voice, is_steady};
 use super::pace::keeps;
@@ -115,18 +115,27 @@ pub fn groups(lines: Vec<Kept<'_>>) -> Vec<Vec<Kept<'_>>> {
 /// the other did, for a broker that moved takes its tasks along, and of two brokers
 /// on one server each has a beat of its own.
 pub fn succeeded(groups: Vec<Vec<Kept<'_>>>) -> Vec<Vec<Kept<'_>>> {
-    let mut rest: Vec<Life<'_>> = groups.into_iter().map(Life::new).collect();
-    rest.sort_by_key(|life| life.last_ms);
-    let mut rest = VecDeque::from(rest);
+    let mut lives: Vec<Life<'_>> = groups.into_iter().map(Life::new).collect();
+    lives.sort_by_key(|life| life.last_ms);
+    let starts = (0..).zip(&lives).map(|(at, life)| (life.first_ms, at));
+    let mut starts: Vec<(i64, usize)> = starts.collect();
+    starts.sort_unstable();
     let mut beats = Vec::new();
-    while let Some(mut ended) = rest.pop_front() {
-        let later = rest.iter_mut().filter(|later| later.took_over(&ended));
-        match later.min_by_key(|later| later.first_ms) {
-            Some(later) => {
+    // Who began after this one's end ended later, too, and so comes later here.
+    for at in 0..lives.len() {
+        let Some(life) = lives.get_mut(at) else {
+            break;
+        };
+        let mut ended = life.taken();
+        let later = starts.partition_point(|(first_ms, _)| *first_ms <= ended.last_ms);
+        let mut later = starts.iter().skip(later).map(|(_, at)| *at);
+        let heir = later.find(|at| lives.get(*at).is_some_and(|life| life.took_over(&ended)));
+        match heir.and_then(|at| lives.get_mut(at)) {
+            Some(heir) => {
                 for kept in &mut ended.lines {
-                    kept.succeeded_ms.get_or_insert(later.first_ms);
+                    kept.succeeded_ms.get_or_insert(heir.first_ms);
                 }
-                later.lines.append(&mut ended.lines);
+                heir.lines.append(&mut ended.lines);
             }
             None => beats.push(ended.lines),
         }
@@ -150,11 +159,16 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Whether this one began instead of that, which ended.
-    fn took_over(&self, ended: &Self) -> bool {
-        if self.first_ms <= ended.last_ms {
-            return false;
+    /// Itself, without its lines from now on.
+    fn taken(&mut self) -> Self {
+        Self {
+            lines: std::mem::take(&mut self.lines),
+            ..*self
         }
+    }
+
+    /// Whether this one, which began after that one's end, began instead of it.
+    fn took_over(&self, ended: &Self) -> bool {
         // Not what it took over itself.
         let own = || self.lines.iter().filter(|k| k.succeeded_ms.is_none());
         let is_marked = |kept: &Kept<'_>| kept.voices.iter().any(|v| v.marked);

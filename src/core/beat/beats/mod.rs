@@ -13,7 +13,7 @@ mod pace;
 mod senders;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::assessment::{Certainty, Source, State};
 use super::evidence::Evidence;
@@ -42,9 +42,13 @@ pub fn beats<'a>(evidence: &'a Evidence, now_ms: i64) -> Vec<Beat<'a>> {
         return Vec::new();
     };
     let since_ms = since_ms.min(now_ms);
+    let mut expected: HashMap<&str, i64> = HashMap::new();
+    for task in &evidence.expected {
+        expected.entry(&task.task).or_insert(task.interval_ms);
+    }
     let interval_ms = |line: &Line| {
-        let expected = evidence.expected.iter().find(|e| e.task == line.task);
-        expected.map(|e| e.interval_ms).filter(|ms| *ms > 0)
+        let interval_ms = expected.get(line.task.as_str()).copied();
+        interval_ms.filter(|ms| *ms > 0)
     };
     let senders = Senders::new(evidence, interval_ms, since_ms, now_ms);
     let mut ran: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
