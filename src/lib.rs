@@ -107,6 +107,7 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     known::forget();
     last::forget();
     verdict::forget();
+    server::beside::shut();
     server::config::forget();
     settings::forget();
     timer::stop_all(ctx);

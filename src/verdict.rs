@@ -2,15 +2,18 @@
 //! published when it changes.
 //!
 //! A look takes its steps in the server's periodic round, no more in one than
-//! `slice-us` allows, so that no timer of ours stands. Only a primary looks: workers
+//! `slice-us` allows, so that no timer of ours stands; much that was found is judged
+//! beside the main thread. Only a primary looks: workers
 //! connect to it, and what is published must be published once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::beat::{self, Assessment, Evidence, QueuePart, State, Verdict};
 use crate::core::events::{Change, label};
 use crate::core::figures::{Figure, Gauge};
 use crate::evidence::Paused;
+use crate::server::beside::{self, Beside};
 use crate::server::context::{node_id, now_ms};
 use crate::server::events::publish;
 use crate::server::{Ctx, MainCell};
@@ -33,6 +36,7 @@ const LONGEST_NAME: usize = 200;
 enum Looking {
     Gathers(Box<Paused>),
     Judges(Box<Evidence>),
+    Beside(Beside<Assessment>),
 }
 
 struct Watch {
@@ -103,7 +107,12 @@ pub fn round(ctx: Ctx<'_>) {
             Err(rest) => (Some(Looking::Gathers(rest)), None),
             Ok(found) => (Some(Looking::Judges(Box::new(found.evidence))), None),
         },
-        Looking::Judges(evidence) => (None, Some(beat::judge(&evidence, now_ms()))),
+        Looking::Judges(evidence) => judge(evidence),
+        Looking::Beside(verdict) => match verdict.found() {
+            beside::Found::NotYet(verdict) => (Some(Looking::Beside(verdict)), None),
+            beside::Found::Value(assessment) => (None, Some(assessment)),
+            beside::Found::Failed => (None, None),
+        },
     };
     let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     stats::look(spent_us, assessment.is_some());
@@ -115,6 +124,19 @@ pub fn round(ctx: Ctx<'_>) {
     };
     if let Some(assessment) = assessment {
         conclude(ctx, assessment, whole_us);
+    }
+}
+
+fn judge(evidence: Box<Evidence>) -> (Option<Looking>, Option<Assessment>) {
+    let now_ms = now_ms();
+    if !evidence.is_much() {
+        return (None, Some(beat::judge(&evidence, now_ms)));
+    }
+    let evidence: Arc<Evidence> = Arc::from(evidence);
+    let judged = Arc::clone(&evidence);
+    match Beside::begin(move || beat::judge(&judged, now_ms)) {
+        Ok(verdict) => (Some(Looking::Beside(verdict)), None),
+        Err(_) => (None, Some(beat::judge(&evidence, now_ms))),
     }
 }
 

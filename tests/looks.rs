@@ -287,7 +287,16 @@ async fn a_look_that_panics_is_told_to_all_who_wait_for_it_and_the_next_is_whole
         assert!(error.contains("internal fault"), "{error}");
         quickly(&mut conn).await;
         assert!(answer(next).await.is_ok());
-        assert_eq!(number(&mut conn, "faults_total").await, 1);
+        // So is the verdict on much, which is found beside the main thread.
+        conn.run("HYGIENE.FAULT beside 1").await;
+        let error = conn.ask("HYGIENE.BEATSTATUS").await.expect_err("a fault");
+        assert!(error_text(&error).contains("internal fault"), "{error}");
+        assert!(conn.ask("HYGIENE.DOCTOR").await.is_ok());
+        assert_eq!(number(&mut conn, "faults_total").await, 2);
+        // The library goes while nobody waits for what is being found.
+        conn.run("HYGIENE.CONFIG SET verdict-interval 1").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        conn.unload_when_idle().await;
         server.assert_alive();
     })
     .await;

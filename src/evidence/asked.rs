@@ -6,12 +6,14 @@
 //! Those of one user who come before it begins share it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Gathered, Paused, gather_a_little};
 use crate::core::beat::{self, Assessment};
 use crate::core::pace::{Next, Pace};
 use crate::core::reply::Reply;
+use crate::server::beside::{Beside, Found};
 use crate::server::command::{Answers, Outcome, Waiting};
 use crate::server::context::now_ms;
 use crate::server::guard::{Entry, guard};
@@ -34,7 +36,10 @@ pub struct Status {
 
 impl Status {
     fn of(found: &Gathered) -> Self {
-        let now_ms = now_ms();
+        Self::at(found, now_ms())
+    }
+
+    fn at(found: &Gathered, now_ms: i64) -> Self {
         Self {
             assessment: beat::judge(&found.evidence, now_ms),
             skipped_noperm: found.skipped_noperm,
@@ -83,7 +88,11 @@ enum Looking {
     Due,
     Gathers(Box<Paused>),
     Judges(Box<Gathered>),
+    /// What was found is much, and is judged beside the main thread.
+    Beside(Beside<Box<Status>>),
     Answers(Box<Status>),
+    /// An internal fault ended it.
+    Failed,
 }
 
 impl Looking {
@@ -97,12 +106,31 @@ impl Looking {
                     Err(rest) => Self::Gathers(rest),
                     Ok(found) => Self::Judges(Box::new(found.with_limits_told(ctx))),
                 },
-                Self::Judges(found) => Self::Answers(Box::new(Status::of(&found))),
-                answers @ Self::Answers(_) => return answers,
+                Self::Judges(found) => Self::judge(found),
+                Self::Beside(verdict) => match verdict.found() {
+                    Found::NotYet(verdict) => return Self::Beside(verdict),
+                    Found::Value(status) => Self::Answers(status),
+                    Found::Failed => Self::Failed,
+                },
+                end @ (Self::Answers(_) | Self::Failed) => return end,
             };
             if enough() {
                 return looking;
             }
+        }
+    }
+}
+
+impl Looking {
+    fn judge(found: Box<Gathered>) -> Self {
+        if !found.evidence.is_much() {
+            return Self::Answers(Box::new(Status::of(&found)));
+        }
+        let (found, now_ms) = (Arc::new(*found), now_ms());
+        let evidence = Arc::clone(&found);
+        match Beside::begin(move || Box::new(Status::at(&evidence, now_ms))) {
+            Ok(verdict) => Self::Beside(verdict),
+            Err(_) => Self::Answers(Box::new(Status::at(&found, now_ms))),
         }
     }
 }
@@ -273,6 +301,10 @@ impl Asked {
     ) -> Option<(Self, Looking)> {
         ctx.select(self.db);
         let looking = looking.go_on(ctx, self.user.as_deref(), &mut enough);
+        if matches!(looking, Looking::Failed) {
+            // Whoever waits is told so.
+            return None;
+        }
         if let Looking::Answers(status) = &looking {
             while let Some(client) = self.clients.pop() {
                 let reply = (client.show)(status);

@@ -28,6 +28,8 @@ pub enum Entry {
     Timer,
     /// A slice of a pass.
     Slice,
+    /// Work beside the main thread.
+    Beside,
     /// A key or a member that a scan shows.
     Scan,
     /// The answer to a client that waited, or its leaving.
@@ -137,7 +139,7 @@ pub mod provoked {
     use super::{AtomicU64, Entry, Relaxed};
 
     /// Every place, by the name that tests give it.
-    pub const PLACES: [(&str, Entry); 12] = [
+    pub const PLACES: [(&str, Entry); 13] = [
         ("command", Entry::Command),
         ("event", Entry::Event),
         ("filter", Entry::Filter),
@@ -145,6 +147,7 @@ pub mod provoked {
         ("turn", Entry::Turn),
         ("timer", Entry::Timer),
         ("slice", Entry::Slice),
+        ("beside", Entry::Beside),
         ("scan", Entry::Scan),
         ("client", Entry::Client),
         ("info", Entry::Info),

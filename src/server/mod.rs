@@ -16,12 +16,13 @@
 macro_rules! api {
     ($name:ident) => {{
         // SAFETY: the pointers are written by RedisModule_Init before anything of
-        // ours runs and never again; all of ours runs on the thread that wrote them.
+        // ours runs and never again; a thread of ours begins after that.
         unsafe { redis_module::raw::$name }
     }};
 }
 
 pub mod acl;
+pub mod beside;
 pub mod call;
 pub mod cell;
 pub mod command;

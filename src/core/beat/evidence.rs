@@ -42,6 +42,30 @@ pub struct Evidence {
     pub left_out: Vec<String>,
 }
 
+impl Evidence {
+    /// Whether there is so much that [`super::judge`] may take longer than a slice: each
+    /// of these takes about a µs.
+    #[must_use]
+    pub fn is_much(&self) -> bool {
+        const MUCH: usize = 400;
+        let entries = self.redbeat.iter().map(|r| r.entries.len());
+        let voices = self.heard.lines.iter().map(|line| line.voices.len());
+        let lists = [
+            self.queues.len(),
+            self.sightings.len(),
+            self.results.len(),
+            self.expected.len(),
+            self.heard.flows.len(),
+        ];
+        lists
+            .into_iter()
+            .chain(entries)
+            .chain(voices)
+            .sum::<usize>()
+            > MUCH
+    }
+}
+
 /// Why a server refuses its clients' writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
