@@ -6,14 +6,13 @@
 //! beside the main thread. Only a primary looks: workers
 //! connect to it, and what is published must be published once.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::beat::{self, Assessment, Evidence, QueuePart, State, Verdict};
 use crate::core::events::{Change, label};
 use crate::core::figures::{Figure, Gauge};
 use crate::evidence::Paused;
-use crate::server::beside::{self, Beside};
+use crate::evidence::judging::Judging;
 use crate::server::context::{node_id, now_ms};
 use crate::server::events::publish;
 use crate::server::{Ctx, MainCell};
@@ -35,8 +34,8 @@ const LONGEST_NAME: usize = 200;
 /// How far a look has come.
 enum Looking {
     Gathers(Box<Paused>),
-    Judges(Box<Evidence>),
-    Beside(Beside<Assessment>),
+    Found(Box<Evidence>),
+    Judges(Judging),
 }
 
 struct Watch {
@@ -105,14 +104,10 @@ pub fn round(ctx: Ctx<'_>) {
     let (looking, assessment) = match looking {
         Looking::Gathers(look) => match look.go_on(ctx, || started.elapsed() >= slice) {
             Err(rest) => (Some(Looking::Gathers(rest)), None),
-            Ok(found) => (Some(Looking::Judges(Box::new(found.evidence))), None),
+            Ok(found) => (Some(Looking::Found(Box::new(found.evidence))), None),
         },
-        Looking::Judges(evidence) => judge(evidence),
-        Looking::Beside(verdict) => match verdict.found() {
-            beside::Found::NotYet(verdict) => (Some(Looking::Beside(verdict)), None),
-            beside::Found::Value(assessment) => (None, Some(assessment)),
-            beside::Found::Failed => (None, None),
-        },
+        Looking::Found(evidence) => judged(Judging::begin(*evidence, now_ms())),
+        Looking::Judges(judging) => judged(judging.go_on()),
     };
     let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     stats::look(spent_us, assessment.is_some());
@@ -127,16 +122,11 @@ pub fn round(ctx: Ctx<'_>) {
     }
 }
 
-fn judge(evidence: Box<Evidence>) -> (Option<Looking>, Option<Assessment>) {
-    let now_ms = now_ms();
-    if !evidence.is_much() {
-        return (None, Some(beat::judge(&evidence, now_ms)));
-    }
-    let evidence: Arc<Evidence> = Arc::from(evidence);
-    let judged = Arc::clone(&evidence);
-    match Beside::begin(move || beat::judge(&judged, now_ms)) {
-        Ok(verdict) => (Some(Looking::Beside(verdict)), None),
-        Err(_) => (None, Some(beat::judge(&evidence, now_ms))),
+fn judged(judging: Judging) -> (Option<Looking>, Option<Assessment>) {
+    match judging {
+        Judging::Beside(_) => (Some(Looking::Judges(judging)), None),
+        Judging::Done(assessment) => (None, Some(*assessment)),
+        Judging::Failed => (None, None),
     }
 }
 

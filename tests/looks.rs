@@ -292,7 +292,12 @@ async fn a_look_that_panics_is_told_to_all_who_wait_for_it_and_the_next_is_whole
         let error = conn.ask("HYGIENE.BEATSTATUS").await.expect_err("a fault");
         assert!(error_text(&error).contains("internal fault"), "{error}");
         assert!(conn.ask("HYGIENE.DOCTOR").await.is_ok());
-        assert_eq!(number(&mut conn, "faults_total").await, 2);
+        conn.run("HYGIENE.FAULT beside 1").await;
+        let error = conn.error("HYGIENE.SCAN").await;
+        assert!(error.contains("internal fault"), "{error}");
+        let report = conn.fields("HYGIENE.SCAN").await;
+        assert!(!list(report.get("findings")).is_empty());
+        assert!(number(&mut conn, "faults_total").await >= 3);
         // The library goes while nobody waits for what is being found.
         conn.run("HYGIENE.CONFIG SET verdict-interval 1").await;
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -6,14 +6,13 @@
 //! Those of one user who come before it begins share it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::judging::Judging;
 use super::{Gathered, Paused, gather_a_little};
 use crate::core::beat::{self, Assessment};
 use crate::core::pace::{Next, Pace};
 use crate::core::reply::Reply;
-use crate::server::beside::{Beside, Found};
 use crate::server::command::{Answers, Outcome, Waiting};
 use crate::server::context::now_ms;
 use crate::server::guard::{Entry, guard};
@@ -36,10 +35,7 @@ pub struct Status {
 
 impl Status {
     fn of(found: &Gathered) -> Self {
-        Self::at(found, now_ms())
-    }
-
-    fn at(found: &Gathered, now_ms: i64) -> Self {
+        let now_ms = now_ms();
         Self {
             assessment: beat::judge(&found.evidence, now_ms),
             skipped_noperm: found.skipped_noperm,
@@ -87,9 +83,12 @@ enum Looking {
     #[default]
     Due,
     Gathers(Box<Paused>),
-    Judges(Box<Gathered>),
-    /// What was found is much, and is judged beside the main thread.
-    Beside(Beside<Box<Status>>),
+    Found(Box<Gathered>),
+    Judges {
+        judging: Judging,
+        skipped_noperm: u64,
+        now_ms: i64,
+    },
     Answers(Box<Status>),
     /// An internal fault ended it.
     Failed,
@@ -104,33 +103,40 @@ impl Looking {
                 Self::Due => Self::Gathers(Box::new(Paused::begin(ctx, user, now_ms()))),
                 Self::Gathers(look) => match look.go_on(ctx, &mut enough) {
                     Err(rest) => Self::Gathers(rest),
-                    Ok(found) => Self::Judges(Box::new(found.with_limits_told(ctx))),
+                    Ok(found) => Self::Found(Box::new(found.with_limits_told(ctx))),
                 },
-                Self::Judges(found) => Self::judge(found),
-                Self::Beside(verdict) => match verdict.found() {
-                    Found::NotYet(verdict) => return Self::Beside(verdict),
-                    Found::Value(status) => Self::Answers(status),
-                    Found::Failed => Self::Failed,
+                Self::Found(found) => {
+                    let now_ms = now_ms();
+                    Self::Judges {
+                        judging: Judging::begin(found.evidence, now_ms),
+                        skipped_noperm: found.skipped_noperm,
+                        now_ms,
+                    }
+                }
+                Self::Judges {
+                    judging,
+                    skipped_noperm,
+                    now_ms,
+                } => match judging.go_on() {
+                    Judging::Done(assessment) => Self::Answers(Box::new(Status {
+                        assessment: *assessment,
+                        skipped_noperm,
+                        now_ms,
+                    })),
+                    Judging::Failed => Self::Failed,
+                    judging @ Judging::Beside(_) => {
+                        return Self::Judges {
+                            judging,
+                            skipped_noperm,
+                            now_ms,
+                        };
+                    }
                 },
                 end @ (Self::Answers(_) | Self::Failed) => return end,
             };
             if enough() {
                 return looking;
             }
-        }
-    }
-}
-
-impl Looking {
-    fn judge(found: Box<Gathered>) -> Self {
-        if !found.evidence.is_much() {
-            return Self::Answers(Box::new(Status::of(&found)));
-        }
-        let (found, now_ms) = (Arc::new(*found), now_ms());
-        let evidence = Arc::clone(&found);
-        match Beside::begin(move || Box::new(Status::at(&evidence, now_ms))) {
-            Ok(verdict) => Self::Beside(verdict),
-            Err(_) => Self::Answers(Box::new(Status::at(&found, now_ms))),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod asked;
 mod bounds;
+pub mod judging;
 pub mod look;
 mod queues;
 mod redbeat;

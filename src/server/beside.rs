@@ -15,9 +15,10 @@ use super::guard::{Entry, guard};
 /// `PRIO_PROCESS` of Linux (include/uapi/linux/resource.h): of 0 it is the calling thread.
 const PROCESS: i32 = 0;
 
-/// The least that a thread can be given: where there is one processor the main thread
-/// has it whenever it wants to.
-const NICEST: i32 = 19;
+/// Where there is one processor the main thread has nine tenths of it meanwhile
+/// (sched(7): each step is a quarter more or less), and where all are busy with others
+/// somebody still gets an answer.
+const NICE: i32 = 10;
 
 unsafe extern "C" {
     fn setpriority(which: i32, who: u32, priority: i32) -> i32;
@@ -86,7 +87,7 @@ fn join(those: impl FnMut(&mut JoinHandle<()>) -> bool, more: Option<JoinHandle<
 fn give_way() {
     // SAFETY: takes three numbers; that it is refused changes nothing.
     unsafe {
-        setpriority(PROCESS, 0, NICEST);
+        setpriority(PROCESS, 0, NICE);
     }
 }
 

@@ -1,12 +1,13 @@
 //! SCAN's work: counting, and changing nothing.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use super::last::{self, Question};
 use super::later::Later;
 use super::{Cost, Kept, Run, Scope, Turn, Visitor, fix, lists};
-use crate::core::beat::{self, Evidence, Finding};
+use crate::core::beat::{Evidence, Finding};
 use crate::core::celery::binding;
 use crate::core::glob::Glob;
 use crate::core::keys::{Class, KeyType, Names};
@@ -14,6 +15,7 @@ use crate::core::reply::Reply;
 use crate::core::settings::Settings;
 use crate::core::tally::{Moment, Seen, ServerMemory, Tally};
 use crate::evidence::Paused;
+use crate::evidence::judging::Judging;
 use crate::server::acl::Right;
 use crate::server::scan::Found;
 use crate::server::{Ctx, call, context, key};
@@ -82,7 +84,8 @@ enum Beat {
     #[default]
     Due,
     Gathers(Box<Paused>),
-    Judges(Box<Evidence>),
+    Found(Box<Evidence>),
+    Judges(Judging),
     Done(Vec<Finding>),
 }
 
@@ -253,9 +256,15 @@ impl Report {
             }
             Beat::Gathers(look) => match look.go_on(ctx, || true) {
                 Err(rest) => Beat::Gathers(rest),
-                Ok(found) => Beat::Judges(Box::new(found.evidence)),
+                Ok(found) => Beat::Found(Box::new(found.evidence)),
             },
-            Beat::Judges(evidence) => Beat::Done(beat::judge(&evidence, now_ms).findings),
+            Beat::Found(evidence) => Beat::Judges(Judging::begin(*evidence, now_ms)),
+            Beat::Judges(judging) => match judging.go_on() {
+                Judging::Done(assessment) => Beat::Done(assessment.findings),
+                // The pass has the same end: without this its answer would be too good.
+                Judging::Failed => resume_unwind(Box::new("no verdict")),
+                judging @ Judging::Beside(_) => Beat::Judges(judging),
+            },
             done @ Beat::Done(_) => {
                 self.beat = done;
                 return None;
