@@ -108,10 +108,15 @@ pub fn unload(ctx: Ctx<'_>) -> Result<(), String> {
     last::forget();
     verdict::forget();
     server::beside::shut();
-    server::config::forget();
-    settings::forget();
+    forget_settings();
     timer::stop_all(ctx);
     Ok(())
+}
+
+/// Lets go of what is there from the first step of a load on.
+pub fn forget_settings() {
+    server::config::forget();
+    settings::forget();
 }
 
 /// The server's life, as far as it concerns the module.

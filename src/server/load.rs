@@ -65,13 +65,13 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
         crate::load(ctx, &command::arguments(argv, argc))
     });
     match loaded {
-        Some(Ok(())) => 0,
-        Some(Err(why)) => {
-            log::warning(&format!("not loaded: {why}"));
-            1
-        }
-        None => 1,
+        Some(Ok(())) => return 0,
+        Some(Err(why)) => log::warning(&format!("not loaded: {why}")),
+        None => {}
     }
+    // The library goes at once, and its memory is the server's.
+    guard(Entry::Load, crate::forget_settings);
+    1
 }
 
 fn set_options(ctx: Ctx<'_>) {
