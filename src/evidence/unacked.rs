@@ -120,7 +120,13 @@ impl Gathering<Look<'_>> {
         mut found: beat::Unacked,
     ) -> Reading {
         let mut entries: Vec<(Vec<u8>, i64)> = Vec::new();
-        for (from, to) in slices(index.len, self.bounds.unacked) {
+        let (oldest, newest) = self.bounds.unacked;
+        let ranges = if self.look.too_long_to_copy(&index, oldest + newest) {
+            Vec::new()
+        } else {
+            slices(index.len, self.bounds.unacked)
+        };
+        for (from, to) in ranges {
             let range = [from.to_string(), to.to_string()];
             let reply = self.look.ask(
                 &index,
