@@ -95,10 +95,13 @@ impl<'a> Args<'a> {
     }
 }
 
+/// More digits than any number has.
+const LONGEST_NUMBER: usize = 64;
+
 /// Digits only, nothing else.
 #[must_use]
 pub fn number(word: &[u8]) -> Option<u64> {
-    if word.is_empty() || !word.iter().all(u8::is_ascii_digit) {
+    if word.is_empty() || word.len() > LONGEST_NUMBER || !word.iter().all(u8::is_ascii_digit) {
         return None;
     }
     std::str::from_utf8(word).ok()?.parse().ok()
