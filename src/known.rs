@@ -165,7 +165,8 @@ pub fn index_found(db: i32, hash: &[u8], index: &[u8]) {
     let mut known = KNOWN.get_mut();
     let known = known.get_or_insert_default();
     learn(&mut known.unacked, db, hash);
-    if known.indexes.len() < MOST_NAMES {
+    let longest = hash.len().max(index.len());
+    if known.indexes.len() < MOST_NAMES && longest <= LONGEST_NAME {
         known.indexes.insert((db, hash.to_vec()), index.to_vec());
     }
 }

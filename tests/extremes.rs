@@ -155,7 +155,10 @@ async fn a_field_or_a_member_of_hundreds_of_megabytes_is_not_looked_into() {
                       local value = redis.call('GET', 'big') \
                       redis.call('HSET', 'session', 'data', value) \
                       redis.call('HSET', 'unacked', 'tag', value) \
-                      redis.call('SADD', '_kombu.binding.celery', value)";
+                      redis.call('SADD', '_kombu.binding.celery', value) \
+                      redis.call('ZADD', 'unacked_index', 1, value) \
+                      redis.call('ZADD', 'redbeat::schedule', 1, value) \
+                      redis.call('ZADD', 'queue:a.reply.celery.pidbox', 1, value)";
         conn.run(cmd!["EVAL", script, 0, HALF_A_GIGABYTE / 2 - 1])
             .await;
         // What would lead somewhere is not known where a table is not read.
@@ -166,9 +169,17 @@ async fn a_field_or_a_member_of_hundreds_of_megabytes_is_not_looked_into() {
         assert!(unbound.is_none(), "{scan:?}");
         let found = conn.fields("HYGIENE.ORPHANS").await;
         assert_eq!(found.text("complete"), "no", "{found:?}");
+        let status = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+        let evidence = format!("{:?}", status.get("evidence"));
+        assert!(
+            evidence.contains("of 1 RedBeat entries 0 were looked at"),
+            "{status:?}"
+        );
         slices_stay_short(
             &mut conn,
             &[
+                "HYGIENE.BEATSTATUS",
+                "HYGIENE.ORPHANS PURGE reply_queue",
                 "HYGIENE.SCAN",
                 "HYGIENE.SCAN MEMORY OFF",
                 "HYGIENE.ORPHANS",
@@ -478,9 +489,44 @@ async fn huge_names_are_neither_remembered_nor_told_in_full() {
             let told = format!("{:?}", conn.value(command).await);
             assert!(told.len() < 1_000_000, "{command}: {} bytes", told.len());
         }
+        let found = conn.fields("HYGIENE.ORPHANS").await;
+        assert_eq!(found.text("complete"), "no", "not looked into: {found:?}");
         conn.run("FLUSHALL").await;
         // Of 48 names not one is left.
         wait_for_memory_below(before + HUGE as i64, &mut conn).await;
+        server.assert_alive();
+    })
+    .await;
+}
+
+/// Messages that were taken, in a hash that only they tell, with an index that only
+/// they tell.
+#[tokio::test]
+async fn an_index_of_a_huge_name_is_not_remembered_and_a_hash_of_one_told_in_part() {
+    const HUGE: usize = 4 * 1024 * 1024;
+    // Long in the mean are names too, where few messages lie under them.
+    const MESSAGES: usize = 40;
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).setting("enforce", "no").start().await;
+        let mut conn = server.connect().await;
+        let named = |tail: &str| "n".repeat(HUGE) + tail;
+        let (hash, index) = (named("taken"), named("when"));
+        for n in 0..MESSAGES {
+            let taken = Message::new("a.b", &n.to_string()).unacked(1);
+            conn.pipe(taken).await;
+        }
+        conn.run(cmd!["COPY", "unacked", "renamed"]).await;
+        conn.run(cmd!["RENAME", "unacked", &hash]).await;
+        conn.run(cmd!["RENAME", "unacked_index", &index]).await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        let told = crate::findings::finding(&scan, "unacked_under_other_names");
+        let told = told.expect("both hashes are told");
+        assert_eq!(told.int("keys"), 2, "{told:?}");
+        assert!(told.text("detail").len() < 10_000, "{told:?}");
+        conn.run("HYGIENE.ORPHANS").await;
+        conn.run("HYGIENE.BEATSTATUS VERBOSE").await;
+        conn.run(cmd!["DEL", &hash, &index]).await;
+        wait_for_memory_below(HUGE as i64 * 2, &mut conn).await;
         server.assert_alive();
     })
     .await;

@@ -10,7 +10,7 @@ use crate::chaos::Dice;
 use crate::client::{Conn, ToCmd, bytes, list};
 use crate::cmd;
 use crate::data::DataSet;
-use crate::server::{Setup, on_every_server};
+use crate::server::{Setup, on_every_server, on_one_server};
 
 /// Names that are no text, or are a trap for whoever prints them.
 const NAMES: &[&[u8]] = &[
@@ -203,6 +203,101 @@ async fn arguments_that_are_no_text_are_refused_and_nothing_changes() {
             conn.error(cmd!["HYGIENE.CONFIG", "SET", word, "1h"]).await;
         }
         before.assert_same(&DataSet::of(&server).await, "after refused commands");
+        server.assert_alive();
+    })
+    .await;
+}
+
+/// Microseconds that the server spent in commands of the module since it was told to
+/// count anew.
+async fn spent_us(conn: &mut Conn) -> u64 {
+    let told = conn.text("INFO commandstats").await;
+    let ours = told.lines().filter(|line| line.contains("hygiene"));
+    ours.map(|line| {
+        let us = line
+            .split("usec=")
+            .nth(1)
+            .and_then(|us| us.split(',').next());
+        us.expect("it is told").parse::<u64>().expect("a number")
+    })
+    .sum()
+}
+
+/// A word that is copied, or read to its end, takes longer: one of 512 MB seconds.
+#[tokio::test]
+async fn a_word_of_16_megabytes_is_refused_at_once_wherever_it_stands() {
+    const MOST_US: u64 = 5_000;
+    const TRIES: usize = 3;
+    let heads = [
+        "SCAN",
+        "SCAN DB",
+        "SCAN PREFIX",
+        "SCAN MATCH",
+        "SCAN MEMORY",
+        "SCAN TOP",
+        "FIXTTL",
+        "FIXTTL TTL",
+        "FIXTTL JITTER",
+        "FIXTTL MAXAGE",
+        "FIXTTL CLASS",
+        "FIXTTL CLASS lock",
+        "FIXTTL LIMIT",
+        "ORPHANS",
+        "ORPHANS PURGE",
+        "ORPHANS OLDERTHAN",
+        "KEYS",
+        "KEYS 0",
+        "KEYS 0 CLASS",
+        "KEYS 0 COUNT",
+        "BEATSTATUS",
+        "DOCTOR",
+        "STATS",
+        "STATS FIELD",
+        "JOBS",
+        "CANCEL",
+        "HELP",
+        "TRIGGER",
+        "TRIGGER a.b",
+        "TRIGGER a.b QUEUE",
+        "TRIGGER a.b ARGS",
+        "TRIGGER a.b KWARGS",
+        "TRIGGER a.b TIMEOUT",
+        "CONFIG GET",
+    ];
+    on_one_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let settings = conn.fields("HYGIENE.CONFIG GET *").await;
+        let mut heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
+        heads.extend(
+            settings
+                .names()
+                .iter()
+                .map(|name| format!("CONFIG SET {name}")),
+        );
+        // Blanks part the words of a list, and what is no text grows where it is read as
+        // some.
+        let words = [b' ', b'1', b'\xff'].map(|byte| vec![byte; 16 * 1024 * 1024]);
+        for (head, word) in heads
+            .iter()
+            .flat_map(|head| words.iter().map(move |w| (head, w)))
+        {
+            let mut command = format!("HYGIENE.{head}").as_str().to_cmd();
+            command.arg(word);
+            let mut best = u64::MAX;
+            for _ in 0..TRIES {
+                conn.run("CONFIG RESETSTAT").await;
+                let error = conn.error(command.clone()).await;
+                assert!(error.len() < 1_000, "{head}: {} bytes", error.len());
+                best = best.min(spent_us(&mut conn).await);
+                if best <= MOST_US {
+                    break;
+                }
+            }
+            assert!(best <= MOST_US, "{head}: {best} us");
+        }
+        let after = conn.fields("HYGIENE.CONFIG GET *").await;
+        assert_eq!(format!("{after:?}"), format!("{settings:?}"));
         server.assert_alive();
     })
     .await;

@@ -411,6 +411,23 @@ async fn a_message_that_is_purged_or_flushed_is_told_at_once() {
     .await;
 }
 
+/// All is emptied and loaded anew, and the message is where it was.
+#[tokio::test]
+async fn a_message_that_a_reload_brings_back_is_waited_for() {
+    on_every_server(async |binary| {
+        let (server, mut conn) = bound(Setup::on(binary)).await;
+        let mut other = server.connect().await;
+        let waiting =
+            tokio::spawn(async move { other.fields("HYGIENE.TRIGGER shop.add TIMEOUT 2s").await });
+        wait_until_blocked(&mut conn, 1).await;
+        conn.run("DEBUG RELOAD").await;
+        let told = waiting.await.expect("an answer");
+        assert_eq!(told.text("stuck_at"), "worker", "{told:?}");
+        assert_eq!(conn.int("LLEN celery").await, 1);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_queue_is_found_by_tables_schedules_and_messages() {
     on_every_server(async |binary| {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 
 use crate::core::args::quoted;
-use crate::core::glob::Glob;
+use crate::core::glob::{Glob, LONGEST};
 use crate::core::reply::Reply;
 use crate::core::settings::{SETTINGS, Settings};
 use crate::core::syntax::Arg;
@@ -58,7 +58,12 @@ fn get(patterns: &[&[u8]]) -> Result<Reply, String> {
     let current = settings::now();
     let patterns = patterns
         .iter()
-        .map(|pattern| Glob::new(&pattern.to_ascii_lowercase()).map_err(str::to_owned))
+        .map(|pattern| {
+            // One byte more than a pattern may have, so that a longer one is refused.
+            let short = pattern.get(..=LONGEST).unwrap_or(pattern);
+            Glob::new(&short.to_ascii_lowercase())
+                .map_err(|why| format!("GET {}: {why}", quoted(pattern)))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let wanted = |name: &str| {
         patterns.iter().any(|pattern| {

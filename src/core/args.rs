@@ -6,6 +6,9 @@ use super::span;
 /// How much of a refused argument an error repeats, in bytes.
 const QUOTED: usize = 64;
 
+/// More bytes than the name of any option has.
+const LONGEST_OPTION: usize = 32;
+
 /// An argument as an error shows it: printable, cut, never raw.
 #[must_use]
 pub fn quoted(word: &[u8]) -> String {
@@ -32,10 +35,12 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// The next word in upper case, if there is one: an option's name.
+    /// The next word, if there is one, and in upper case as much of it as an option's
+    /// name can have: a word may have 512 MB.
     pub fn option(&mut self) -> Option<(&'a [u8], String)> {
         let word = *self.words.next()?;
-        Some((word, String::from_utf8_lossy(word).to_ascii_uppercase()))
+        let name = word.get(..LONGEST_OPTION).unwrap_or(word);
+        Some((word, String::from_utf8_lossy(name).to_ascii_uppercase()))
     }
 
     /// The next word without taking it.
@@ -90,10 +95,13 @@ impl<'a> Args<'a> {
     }
 }
 
+/// More digits than any number has.
+const LONGEST_NUMBER: usize = 64;
+
 /// Digits only, nothing else.
 #[must_use]
 pub fn number(word: &[u8]) -> Option<u64> {
-    if word.is_empty() || !word.iter().all(u8::is_ascii_digit) {
+    if word.is_empty() || word.len() > LONGEST_NUMBER || !word.iter().all(u8::is_ascii_digit) {
         return None;
     }
     std::str::from_utf8(word).ok()?.parse().ok()
@@ -127,6 +135,15 @@ mod tests {
     fn bytes_are_shown_printable_and_cut() {
         assert_eq!(quoted(b"a\r\nb\x00\xff"), "'a\\r\\nb\\x00\\xff'");
         assert!(quoted(&[b'x'; 1_000]).ends_with("...'"));
+    }
+
+    #[test]
+    fn of_a_long_word_no_more_is_read_than_an_option_has() {
+        let words = [b"match".repeat(1_000)];
+        let words = [words[0].as_slice()];
+        let (word, name) = Args::new(&words).option().unwrap();
+        assert_eq!((word, name.len()), (words[0], LONGEST_OPTION));
+        assert!(name.starts_with("MATCHMATCH"));
     }
 
     #[test]

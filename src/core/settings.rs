@@ -130,8 +130,12 @@ impl Settings {
     /// has changed then.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
         let setting = named(name)?;
-        (setting.read)(self, value)
-            .map_err(|why| format!("{} {}: {why}", setting.name, args::quoted(value)))
+        let read = if value.len() > LONGEST_VALUE {
+            Err(format!("expected at most {LONGEST_VALUE} bytes"))
+        } else {
+            (setting.read)(self, value)
+        };
+        read.map_err(|why| format!("{} {}: {why}", setting.name, args::quoted(value)))
     }
 }
 
@@ -175,6 +179,10 @@ pub fn named(name: &[u8]) -> Result<&'static Setting, String> {
             )
         })
 }
+
+/// The longest value of a setting, in bytes: room for a thousand names of tasks. All are
+/// copied when one changes, and names and prefixes are tried on keys.
+const LONGEST_VALUE: usize = 64 * 1024;
 
 /// The longest name of a key that a setting gives, in bytes.
 const LONGEST_KEY: usize = 512;
@@ -542,6 +550,22 @@ mod tests {
             );
             assert_eq!(settings, Settings::default(), "{name} {value}");
         }
+    }
+
+    #[test]
+    fn a_value_of_more_than_64_kilobytes_is_refused_whatever_the_setting() {
+        let (long, most) = ([b' '; LONGEST_VALUE + 1], [b'q'; LONGEST_VALUE]);
+        for setting in SETTINGS {
+            let mut settings = Settings::default();
+            let refused = settings.set(setting.name.as_bytes(), &long).unwrap_err();
+            assert!(
+                refused.ends_with("expected at most 65536 bytes"),
+                "{refused}"
+            );
+            assert_eq!(settings, Settings::default(), "{}", setting.name);
+        }
+        let mut settings = Settings::default();
+        assert_eq!(settings.set(b"maintenance-queues", &most), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::fmt;
 /// and far below where adding it to a clock could overflow.
 pub const LONGEST_MS: i64 = 100 * 365 * 86_400_000;
 
+/// More bytes than any duration has.
+const LONGEST_TEXT: usize = 64;
+
 /// Why a text is no duration; its `Display` says what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanError {
@@ -37,7 +40,7 @@ pub fn parse(text: &[u8]) -> Result<i64, SpanError> {
         Some((b'd' | b'D', rest)) => (rest, 86_400_000),
         _ => (text, 1_000),
     };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || text.len() > LONGEST_TEXT || !digits.iter().all(u8::is_ascii_digit) {
         return Err(SpanError::Malformed);
     }
     let number = digits.iter().try_fold(0_i64, |sum, digit| {

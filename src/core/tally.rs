@@ -407,7 +407,7 @@ impl Tally {
     /// Notes a hash of unacknowledged messages that only its content tells.
     pub fn unacked_elsewhere(&mut self, db: i32, hash: &[u8]) {
         if self.elsewhere.len() < MOST_PREFIXES {
-            self.elsewhere.insert((db, hash.to_vec()), None);
+            self.elsewhere.insert((db, shown(hash).to_vec()), None);
         }
     }
 

@@ -165,6 +165,12 @@ impl<'a> Look<'a> {
         call::memory_usage(self.ctx, &key.name, samples)
     }
 
+    /// Whether so many members of a zset are [too long to be
+    /// copied](call::too_long_to_copy).
+    pub fn too_long_to_copy(&mut self, zset: &Shown, members: u64) -> bool {
+        self.go(zset.db) && call::too_long_to_copy(self.ctx, &zset.name, members)
+    }
+
     /// A field of a hash; `None` if it is absent or has more than `most` bytes.
     pub fn field(&mut self, key: &Shown, field: &[u8], most: u64) -> Field {
         let length = self.ask(key, c"HSTRLEN", &[field]);

@@ -143,6 +143,9 @@ impl Gathering<Look<'_>> {
             }
         };
         let (all, counts) = self.bounds.entries;
+        if self.look.too_long_to_copy(schedule, all) {
+            return Vec::new();
+        }
         if schedule.len <= all {
             add(self
                 .look

@@ -25,6 +25,9 @@ pub(super) struct Reading {
     prefix: usize,
     /// Delivery tags and when each was taken, Unix ms.
     entries: IntoIter<(Vec<u8>, i64)>,
+    /// Its tags are too long to be copied, and so to be counted: the server compares the
+    /// last of them with itself.
+    too_long: bool,
     /// How many were to be read.
     looked_at: u64,
     ids: BTreeSet<String>,
@@ -120,7 +123,14 @@ impl Gathering<Look<'_>> {
         mut found: beat::Unacked,
     ) -> Reading {
         let mut entries: Vec<(Vec<u8>, i64)> = Vec::new();
-        for (from, to) in slices(index.len, self.bounds.unacked) {
+        let (oldest, newest) = self.bounds.unacked;
+        let too_long = self.look.too_long_to_copy(&index, oldest + newest);
+        let ranges = if too_long {
+            Vec::new()
+        } else {
+            slices(index.len, self.bounds.unacked)
+        };
+        for (from, to) in ranges {
             let range = [from.to_string(), to.to_string()];
             let reply = self.look.ask(
                 &index,
@@ -136,6 +146,7 @@ impl Gathering<Look<'_>> {
             hash,
             index,
             prefix,
+            too_long,
             looked_at: entries.len() as u64,
             entries: entries.into_iter(),
             ids: BTreeSet::new(),
@@ -222,6 +233,7 @@ impl Gathering<Look<'_>> {
         );
         let Reading {
             index,
+            too_long,
             looked_at,
             past_looked_at,
             past_not_stuck,
@@ -229,10 +241,12 @@ impl Gathering<Look<'_>> {
             mut found,
             ..
         } = reading;
-        let counted = self
-            .look
-            .ask(&index, c"ZCOUNT", &[b"-inf", before.as_bytes()])
-            .int()
+        let counted = (!too_long)
+            .then(|| {
+                let words = [b"-inf".as_slice(), before.as_bytes()];
+                self.look.ask(&index, c"ZCOUNT", &words).int()
+            })
+            .flatten()
             .and_then(|n| u64::try_from(n).ok())
             .unwrap_or(past_looked_at);
         found.past_timeout = counted.saturating_sub(past_not_stuck).min(found.count);

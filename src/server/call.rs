@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use redis_module::raw;
 
+use super::key::Key;
 use super::{Ctx, Str};
 
 /// A reply, read in full. Depth and size are those of the commands we call.
@@ -143,6 +144,20 @@ fn reply_bytes(reply: *mut raw::RedisModuleCallReply) -> Vec<u8> {
 pub fn is_known(ctx: Ctx<'_>, command: &[u8]) -> bool {
     let told = read(ctx, c"COMMAND", &[b"INFO", command]);
     !matches!(told.array(), [Value::Nil])
+}
+
+/// Bytes that a command may copy of a zset in one go.
+const COPIED_AT_ONCE: u64 = 256 * 1024;
+
+/// Members of a zset that are measured before some are copied.
+const MEASURED: u32 = 64;
+
+/// Whether so many members of a zset are too long together to be copied, as far as those
+/// of the lowest scores tell: no server tells the length of a member without a copy of it.
+pub fn too_long_to_copy(ctx: Ctx<'_>, zset: &Str, members: u64) -> bool {
+    let length = Key::read(ctx, zset).map_or(0, |key| key.len() as u64);
+    let mean = memory_usage(ctx, zset, MEASURED) / length.max(1);
+    mean.saturating_mul(members.min(length)) > COPIED_AT_ONCE
 }
 
 /// What a key takes in memory, in bytes, by the server's own `MEMORY USAGE`;

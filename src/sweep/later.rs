@@ -69,7 +69,7 @@ impl Later {
 
     /// Notes a list of answers or events.
     pub fn list(&mut self, db: i32, class: Class, name: &[u8], bytes: u64) {
-        if self.lists.len() < MOST_KEYS {
+        if self.lists.len() < MOST_KEYS && name.len() <= LONGEST_NAME {
             self.lists.push_back((db, class, name.to_vec(), bytes));
         }
     }
@@ -90,7 +90,7 @@ impl Later {
 
     /// Notes a key that a chord is counted with.
     pub fn chord(&mut self, db: i32, name: &[u8], idle_ms: Option<i64>, bytes: u64) {
-        let Some(chord) = chord_of(name) else {
+        let Some(chord) = chord_of(name).filter(|chord| chord.len() <= LONGEST_NAME) else {
             return;
         };
         let place = (db, chord.to_vec());

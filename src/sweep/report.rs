@@ -495,6 +495,9 @@ fn setting(ctx: Ctx<'_>, name: &[u8]) -> Vec<u8> {
 
 /// The lowest score of a zset that holds Unix seconds, in ms.
 fn lowest_score_ms(turn: &Turn<'_>, kept: &Kept) -> Option<i64> {
+    if call::too_long_to_copy(turn.ctx, &kept.name, 1) {
+        return None;
+    }
     let words: [&[u8]; 4] = [kept.name.bytes(), b"0", b"0", b"WITHSCORES"];
     let reply = key::untouched(turn.ctx, &kept.name, || {
         call::read(turn.ctx, c"ZRANGE", &words)

@@ -9,13 +9,17 @@ use super::lists::holds_long;
 use crate::core::celery::binding::{
     self, Owner, SEP, Table, guess_separator, parse_with, split_priority,
 };
-use crate::core::keys::KeyType;
+use crate::core::keys::{KeyType, LONGEST_NAME};
 use crate::server::key::Key;
 use crate::server::scan::MembersCursor;
 use crate::server::{Ctx, Str};
 
 /// Members remembered of all tables; those beyond are not read.
 const MOST_MEMBERS: usize = 200_000;
+
+/// The longest member that is remembered, in bytes: a routing key, a pattern and a queue,
+/// for each of which AMQP allows 255.
+const LONGEST_MEMBER: usize = 4 * 1024;
 
 /// Members gone through at a time. Each is put into trees of as many as there are, which
 /// takes some µs.
@@ -188,10 +192,13 @@ impl Tables {
         if table && kind == KeyType::Zset {
             self.not_read.insert(db);
         }
-        if noted && self.due.len() < MOST_MEMBERS {
+        // Each of its members is remembered with its table's name.
+        let too_long = name.len() > LONGEST_NAME;
+        self.cut |= noted && too_long;
+        if noted && !too_long && self.due.len() < MOST_MEMBERS {
             self.due.push_back((db, name.to_vec()));
         }
-        noted
+        noted && !too_long
     }
 
     /// Reads a portion of the table in hand, or takes the next. `None` when all have
@@ -236,10 +243,14 @@ impl Tables {
             // Gone, or of another type by now.
             return Some(cost);
         };
-        let (members, usual) = (&mut reading.members, &mut reading.usual);
+        let (members, usual, cut) = (&mut reading.members, &mut reading.usual, &mut self.cut);
         let before = members.len();
         let more = reading.cursor.step(&set, |member| {
             cost.bytes += member.len() as u64;
+            if member.len() > LONGEST_MEMBER {
+                *cut = true;
+                return;
+            }
             *usual |= parse_with(member, SEP).is_some();
             members.insert(member.to_vec());
         });

@@ -36,6 +36,8 @@ pub struct Trigger {
     pub timeout: Duration,
     /// The client is gone.
     pub left: bool,
+    /// Its database was emptied.
+    pub flushed: bool,
     /// When something was last taken from the queue.
     pub popped_ms: Option<i64>,
     /// The result's database and key, and when it was last written.
@@ -98,6 +100,10 @@ impl Trigger {
         match self.place(look) {
             Place::Behind(ahead) => self.progress.ahead = Some(ahead),
             Place::Unknown => {}
+            Place::Gone if self.flushed => {
+                self.progress.lost =
+                    Some("the database was flushed while the message waited: it is gone");
+            }
             Place::Gone if popped_ms.is_some() => self.progress.taken_ms = popped_ms,
             Place::Gone => {
                 self.progress.lost =

@@ -115,6 +115,7 @@ fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
             since: Instant::now(),
             timeout: order.timeout,
             left: false,
+            flushed: false,
             popped_ms: None,
             result: None,
             progress,

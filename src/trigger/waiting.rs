@@ -138,13 +138,13 @@ fn is_result(key: &[u8], task_id: &str) -> bool {
         || settings::with(|current| current.names.task_result(key)) == Some(true)
 }
 
-/// The database has been emptied, or with `None` all of them.
+/// The database has been emptied, or with `None` all of them. Whether what waited is
+/// gone is looked up: a DEBUG RELOAD empties all and brings it back.
 pub fn flushed(db: Option<i32>) {
     with(|triggers| {
         for trigger in &mut triggers.waiting {
             if trigger.progress.taken_ms.is_none() && db.is_none_or(|db| db == trigger.db) {
-                trigger.progress.lost =
-                    Some("the database was flushed while the message waited: it is gone");
+                trigger.flushed = true;
             }
         }
     });

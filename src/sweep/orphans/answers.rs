@@ -65,7 +65,7 @@ impl Orphans {
             return cost;
         }
         let tags = tags(ctx, [name, &index]);
-        if !tags.iter().all(|tag| is_uuid(tag)) {
+        if tags.is_empty() || !tags.iter().all(|tag| is_uuid(tag)) {
             self.keep(Kind::ReplyQueue, "its members are no delivery tags");
             return cost;
         }
@@ -131,10 +131,17 @@ impl Orphans {
     }
 }
 
-/// The first members of these zsets.
+/// The first members of these zsets; none if they are too long to be delivery tags.
 fn tags(ctx: Ctx<'_>, zsets: [&[u8]; 2]) -> BTreeSet<Vec<u8>> {
     let last = (PORTION - 1).to_string();
     let mut tags = BTreeSet::new();
+    let too_long = |name| call::too_long_to_copy(ctx, &name, PORTION);
+    if zsets
+        .iter()
+        .any(|zset| Str::new(zset).is_some_and(too_long))
+    {
+        return tags;
+    }
     for zset in zsets {
         let reply = key::ask(ctx, zset, c"ZRANGE", &[b"0", last.as_bytes()]);
         let members = reply.array().iter().filter_map(Value::str);

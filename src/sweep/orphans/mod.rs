@@ -18,7 +18,7 @@ use std::rc::Rc;
 use super::tables::{Tables, Ways};
 use super::{Cost, Kept, Run, Turn, Visitor, fix, lists as content};
 use crate::core::celery::binding::{self, PRIORITY_STEPS, SEP, split_priority};
-use crate::core::keys::{Class, KeyType, Names, PlusQueue};
+use crate::core::keys::{Class, KeyType, LONGEST_NAME, Names, PlusQueue};
 use crate::core::orphans::{Action, Ages, Found, Kind, chord_of};
 use crate::core::reply::Reply;
 use crate::server::acl::Right;
@@ -165,6 +165,13 @@ impl Orphans {
         self.order.action.cleans(kind)
     }
 
+    /// Whether a name may be remembered until it is judged: no broker's is longer.
+    fn knows(&mut self, name: &[u8]) -> bool {
+        let short = name.len() <= LONGEST_NAME;
+        self.left_out += u64::from(!short);
+        short
+    }
+
     /// Whether there is room for one more item.
     fn room(&mut self) -> bool {
         let room = self.due.items < MOST_ITEMS;
@@ -200,7 +207,7 @@ impl Orphans {
                 } else {
                     Kind::EventQueue
                 };
-                if self.concerns(kind) && self.room() {
+                if self.concerns(kind) && self.knows(name) && self.room() {
                     self.due.lists.push_back((db, kind, name.to_vec()));
                 }
             }
@@ -208,6 +215,9 @@ impl Orphans {
                 let Some(queue) = PlusQueue::of(name) else {
                     return;
                 };
+                if !self.knows(name) {
+                    return;
+                }
                 let queue = (db, queue.zset());
                 if !self.due.answers.contains(&queue) && self.room() {
                     self.due.answers.insert(queue);
@@ -217,15 +227,23 @@ impl Orphans {
                 let Some(chord) = chord_of(name) else {
                     return;
                 };
+                if !self.knows(name) {
+                    return;
+                }
                 let chord = (db, chord.to_vec());
                 if !self.due.chords.contains(&chord) && self.room() {
                     self.due.chords.insert(chord);
                 }
             }
             (Class::Unacked, KeyType::Hash) if self.concerns(Kind::Unacked) => {
+                if !self.knows(name) {
+                    return;
+                }
                 self.due.unacked.insert((db, name.to_vec()));
             }
-            (Class::Other, KeyType::Zset) if self.due.items < MOST_ITEMS => {
+            (Class::Other, KeyType::Zset)
+                if self.due.items < MOST_ITEMS && name.len() <= LONGEST_NAME =>
+            {
                 self.due.items += 1;
                 self.due.zsets.insert((db, name.to_vec()));
             }

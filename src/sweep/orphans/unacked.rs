@@ -27,7 +27,7 @@ use crate::server::{Ctx, Str};
 use crate::sweep::report::seconds_to_ms;
 
 /// Entries of the index asked for at a time.
-const PORTION: &str = "20";
+const PORTION: u64 = 20;
 
 /// What the ways of messages may take that are remembered, in bytes. All are let go at
 /// once.
@@ -307,6 +307,11 @@ impl Orphans {
         {
             return;
         }
+        let too_long = |index| call::too_long_to_copy(turn.ctx, &index, PORTION);
+        if Str::new(&names.index).is_some_and(too_long) {
+            self.left_out += 1;
+            return;
+        }
         let size = |name: &[u8]| {
             let key = Str::new(name);
             let key = key.as_ref().and_then(|name| Key::read(turn.ctx, name));
@@ -335,7 +340,7 @@ impl Orphans {
             let (seconds, ms) = (limit_ms.div_euclid(1_000), limit_ms.rem_euclid(1_000));
             walk.from = format!("({seconds}.{ms:03}").into_bytes();
         }
-        let skip = walk.skip.to_string();
+        let (skip, portion) = (walk.skip.to_string(), PORTION.to_string());
         let reply = key::ask(
             turn.ctx,
             &walk.names.index,
@@ -346,7 +351,7 @@ impl Orphans {
                 b"WITHSCORES",
                 b"LIMIT",
                 skip.as_bytes(),
-                PORTION.as_bytes(),
+                portion.as_bytes(),
             ],
         );
         walk.portion = reply
