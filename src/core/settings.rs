@@ -123,6 +123,12 @@ impl Settings {
         .with_unacked(self.unacked.clone())
     }
 
+    /// Whether beat must publish the task of that name.
+    #[must_use]
+    pub fn expects(&self, task: &[u8]) -> bool {
+        self.expected_tasks.iter().any(|known| known.name == task)
+    }
+
     /// Gives the setting of that name a value.
     ///
     /// # Errors
