@@ -42,6 +42,15 @@ pub struct Evidence {
     pub left_out: Vec<String>,
 }
 
+impl Evidence {
+    /// Since when somebody watches a server that Celery uses: something of it lies
+    /// there, or its messages passed and none is left.
+    pub(super) fn watched_since_ms(&self) -> Option<i64> {
+        let passed = !self.heard.lines.is_empty() || !self.heard.flows.is_empty();
+        self.heard.since_ms.filter(|_| self.celery_seen || passed)
+    }
+}
+
 /// Why a server refuses its clients' writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
