@@ -27,13 +27,16 @@ pub fn steps(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -
             .into_iter()
             .for_each(&mut add);
     }
-    let test = most_telling(assessment).and_then(|task| trigger(evidence, &task.name));
+    // Where the server refuses writes nothing can be published.
+    let may_test = evidence.refusal.is_none();
+    let test = most_telling(assessment).filter(|_| may_test);
+    let test = test.and_then(|task| trigger(evidence, &task.name));
     if let Some(command) = test {
         add(Step {
             command,
             what_for: "runs it now, for real (ARGS gives it arguments), and names the link that does not move".to_owned(),
         });
-    } else if assessment.publisher.state == State::Unknown {
+    } else if may_test && assessment.publisher.state == State::Unknown {
         add(step(
             "HYGIENE.CONFIG SET expected-tasks your.task=1h",
             "tells which tasks beat must publish, and how often",
@@ -81,18 +84,24 @@ fn against(
             worker(queues.filter(|queue| queue.length > 0)),
             "starts a worker; PROJECT is the module of your Celery application",
         )],
-        Code::QueueNotConsumed | Code::QueueUnread => vec![step(
-            worker(queues.filter(|queue| queue.consumed == Some(false))),
-            "starts a worker that reads it; PROJECT is the module of your application",
-        )],
+        Code::QueueNotConsumed | Code::QueueUnread => {
+            let workers = &assessment.workers;
+            let none_waits = workers.blocked_consumers == Some(0);
+            let mut steps = Vec::new();
+            if none_waits && workers.live.is_some_and(|n| n > 0) {
+                steps.push(ping());
+            }
+            steps.push(step(
+                worker(queues.filter(|queue| queue.consumed == Some(false))),
+                "starts a worker that reads it; PROJECT is the module of your application",
+            ));
+            steps
+        }
         Code::QueueBacklog => vec![step(
             "celery -A PROJECT inspect active_queues",
             "names the workers that read it",
         )],
-        Code::UnackedStuck if assessment.unacked.stuck == 0 => vec![step(
-            "celery -A PROJECT inspect ping",
-            "a worker that does not answer is frozen: restart it",
-        )],
+        Code::UnackedStuck if assessment.unacked.stuck == 0 => vec![ping()],
         Code::UnackedStuck => {
             let mut steps = unblock(evidence);
             if steps.is_empty() {
@@ -144,6 +153,14 @@ fn against(
         ),
         _ => Vec::new(),
     }
+}
+
+/// Finds the worker that hangs.
+fn ping() -> Step {
+    step(
+        "celery -A PROJECT inspect ping",
+        "a worker that does not answer is frozen: restart it",
+    )
 }
 
 /// Lets workers put messages back again where a mutex never expires.
@@ -426,7 +443,10 @@ mod tests {
         let mut evidence = with(|e| {
             e.queues = vec![queue("celery", 3)];
             e.workers = workers(Some(0), Some(0));
+            e.sightings = vec![marked("app.report", "celery", 3, Some(S))];
         });
+        let trigger = "HYGIENE.TRIGGER app.report".to_owned();
+        assert!(told(&evidence).contains(&trigger));
         for (refusal, command) in [
             (Refusal::Paused, "CLIENT UNPAUSE"),
             (Refusal::Memory, "CONFIG GET maxmemory"),
@@ -438,6 +458,8 @@ mod tests {
             assert_eq!(told.next[0].command, command);
             let codes: Vec<Code> = told.findings.iter().map(|f| f.code).collect();
             assert_eq!(codes, [Code::WritesRefused, Code::WorkersAbsent]);
+            let publishes = told.next.iter().any(|step| step.command == trigger);
+            assert!(!publishes, "{refusal:?}");
         }
     }
 
