@@ -200,7 +200,8 @@ fn beat(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -> Str
     let mut sightings = evidence.sightings.iter();
     // RedBeat's messages carry the mark of Celery's own beat, which it inherits.
     let redbeat = assessment.publisher.source == Source::RedBeat
-        || entries().any(|entry| lines().any(|kept| kept.line.task == entry.task));
+        || entries().any(|entry| lines().any(|kept| kept.line.task == entry.task))
+        || lines().any(|kept| ticked_with(evidence, kept.line.whole.last_ms));
     // Only django-celery-beat names the entry.
     let django = lines().any(|kept| kept.line.entry.is_some())
         || sightings.any(|s| s.periodic_name.is_some());
@@ -210,6 +211,12 @@ fn beat(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -> Str
         _ => "",
     };
     format!("celery -A PROJECT beat{scheduler}")
+}
+
+/// Whether RedBeat ticked when beat spoke last: its schedule may have been lost since.
+fn ticked_with(evidence: &Evidence, spoke_ms: i64) -> bool {
+    let mut ticks = evidence.heard.ticks.iter();
+    ticks.any(|tick| tick.last_ms.abs_diff(spoke_ms) <= tick.timeout_ms.unsigned_abs())
 }
 
 /// Looks at the processes that the newest of beat's messages came from.
@@ -331,7 +338,7 @@ mod tests {
     use super::super::scenarios::{
         H, MIN, NOW, S, entry, expect, marked, queue, redbeat, taken, with, workers,
     };
-    use super::super::{Line, Rhythm, judge};
+    use super::super::{Line, Rhythm, Tick, judge};
     use super::*;
 
     fn told(evidence: &Evidence) -> Vec<String> {
@@ -388,6 +395,18 @@ mod tests {
         )];
         let redbeat = "celery -A PROJECT beat -S redbeat.RedBeatScheduler";
         assert_eq!(told(&evidence)[..2], [looks, redbeat]);
+        // Its schedule is gone, and its lock was heard.
+        evidence = silent(None);
+        evidence.heard.ticks = vec![Tick {
+            lock_key: b"redbeat::lock".to_vec(),
+            timeout_ms: 25 * MIN,
+            last_ms: NOW - 9 * MIN,
+            ..Tick::default()
+        }];
+        assert_eq!(told(&evidence)[..2], [looks, redbeat]);
+        // It was used long before another beat spoke.
+        evidence.heard.ticks[0].last_ms = NOW - H;
+        assert_eq!(told(&evidence)[1], "celery -A PROJECT beat");
     }
 
     #[test]
