@@ -32,6 +32,10 @@ if os.environ.get("UNACKED") == "1":
         unacked_mutex_key="taken_mutex",
     )
 
+# Only where a test asks for it: messages as Celery 3 and older sent them.
+if os.environ.get("TASK_PROTOCOL"):
+    app.conf.task_protocol = int(os.environ["TASK_PROTOCOL"])
+
 # Only where a test asks for it: the periodic tasks that stock beat or RedBeat
 # publishes, once a second.
 if os.environ.get("BEAT_SCHEDULE") == "1":

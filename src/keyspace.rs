@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::server::context::now_ms;
-use crate::server::{Ctx, Str, call, key};
+use crate::server::context::{eviction_policy, now_ms, setting};
+use crate::server::{Ctx, Str, key};
 use crate::stats;
 
 /// Set while a stamp of ours raises its own `expire` event.
@@ -36,8 +36,7 @@ pub fn stamping() -> bool {
 /// Looks whether `notify-keyspace-events` lets anybody hear of our stamps. Asked a
 /// few times a second, since an event that nobody hears costs as much as a look-up.
 pub fn look_for_listeners(ctx: Ctx<'_>) {
-    let reply = call::read(ctx, c"CONFIG", &[b"GET", b"notify-keyspace-events"]);
-    let silent = reply.array().get(1).and_then(call::Value::str) == Some(b"");
+    let silent = setting(ctx, b"notify-keyspace-events").is_some_and(|events| events.is_empty());
     HEARD.store(!silent, Relaxed);
 }
 
@@ -47,9 +46,7 @@ pub const NO_IDLE_TIMES: &str = "idle times are not kept under an LFU policy (ma
 /// Whether the server keeps the time of a key's last use. Under an LFU policy it
 /// counts uses in the same place.
 pub fn idle_times_are_kept(ctx: Ctx<'_>) -> bool {
-    let reply = call::read(ctx, c"CONFIG", &[b"GET", b"maxmemory-policy"]);
-    let policy = reply.array().get(1).and_then(call::Value::str);
-    policy.is_some_and(|policy| !policy.ends_with(b"-lfu"))
+    !eviction_policy(ctx).ends_with("-lfu")
 }
 
 /// The same for a key that is open for writing.

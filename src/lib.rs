@@ -26,6 +26,7 @@ pub mod sweep;
 pub mod trigger;
 pub mod verdict;
 
+use crate::core::settings::Settings;
 use server::Ctx;
 use server::events::{self, OnTurn, Turn, kind};
 use server::guard::{Entry, guard};
@@ -50,7 +51,7 @@ pub fn load(ctx: Ctx<'_>, args: &[&[u8]]) -> Result<(), String> {
     if !server::call::is_known(ctx, b"PEXPIREAT") {
         return Err("rename-command hides PEXPIREAT, by which replicas and the append-only file are told of a TTL".to_owned());
     }
-    settings::replace(settings::from_arguments(args)?);
+    settings::replace(Settings::of_arguments(args)?);
     server::config::register::<settings::Live>(ctx)?;
 
     server::command::add_category(ctx);

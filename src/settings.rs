@@ -65,25 +65,6 @@ pub fn set(name: &[u8], value: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The module's arguments: `NAME value` pairs over the defaults.
-///
-/// # Errors
-/// A sentence that names the argument.
-pub fn from_arguments(args: &[&[u8]]) -> Result<Settings, String> {
-    let mut settings = Settings::default();
-    for pair in args.chunks(2) {
-        match pair {
-            [name, value] => settings.set(name, value)?,
-            [name] => {
-                crate::core::settings::named(name)?;
-                return Err(format!("{} needs a value", String::from_utf8_lossy(name)));
-            }
-            _ => {}
-        }
-    }
-    Ok(settings)
-}
-
 /// These values behind the server's CONFIG.
 pub struct Live;
 

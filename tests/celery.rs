@@ -155,6 +155,7 @@ pub struct Message {
     beat: bool,
     entry: Option<String>,
     tag: String,
+    protocol_1: bool,
 }
 
 impl Message {
@@ -170,7 +171,15 @@ impl Message {
             beat: false,
             entry: None,
             tag: format!("tag-{id}"),
+            protocol_1: false,
         }
+    }
+
+    /// As with `task_protocol = 1`: what there is to know is in the body, and the origin
+    /// is a UUID in `reply_to`.
+    pub fn protocol_1(mut self) -> Self {
+        self.protocol_1 = true;
+        self
     }
 
     pub fn queue(mut self, queue: &str) -> Self {
@@ -228,6 +237,15 @@ impl Message {
         if let Some(entry) = &self.entry {
             marks += &format!(r#", "periodic_task_name": "{entry}""#);
         }
+        if self.protocol_1 {
+            let body = base64(&format!(
+                r#"{{"task": "{task}", "id": "{id}", "args": [1, 2], "kwargs": {{}}, "group": null, "group_index": null, "retries": 0, "eta": {eta}, "expires": null, "utc": true, "callbacks": null, "errbacks": null, "timelimit": [null, null], "taskset": null, "chord": null}}"#
+            ));
+            let headers = marks.trim_start_matches(", ");
+            return format!(
+                r#"{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{{headers}}}, "properties": {{"correlation_id": "{id}", "reply_to": "{origin}", "delivery_mode": 2, "delivery_info": {{"exchange": "", "routing_key": "{queue}"}}, "priority": {priority}, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}"#
+            );
+        }
         format!(
             r#"{{"body": "W1sxLCAyXSwge30sIHt9XQ==", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{"lang": "py", "task": "{task}", "id": "{id}", "shadow": null, "eta": {eta}, "expires": null, "group": null, "group_index": null, "retries": 0, "timelimit": [null, null], "root_id": "{id}", "parent_id": null, "argsrepr": "[1, 2]", "kwargsrepr": "{{}}", "origin": "{origin}", "ignore_result": false, "replaced_task_nesting": 0, "stamped_headers": null, "stamps": {{}}{marks}}}, "properties": {{"correlation_id": "{id}", "reply_to": "0f5ee1b4-3c1c-3b6e-a1f0-6c5bb9b3c5a1", "delivery_mode": 2, "delivery_info": {{"exchange": "", "routing_key": "{queue}"}}, "priority": {priority}, "body_encoding": "base64", "delivery_tag": "{tag}"}}}}"#
         )
@@ -271,26 +289,11 @@ impl Message {
     }
 }
 
-/// A task of protocol 1 as it lies in `unacked`: what there is to know is in the body.
+/// A task of protocol 1 as it lies in `unacked`.
 pub fn old_unacked(id: &str, eta_ms: Option<i64>, delivered_s: i64) -> [Cmd; 2] {
-    let eta = eta_ms.map_or("null".to_owned(), |ms| {
-        format!("\"{}\"", iso(ms, Form::Utc))
-    });
-    let body = base64(&format!(
-        r#"{{"task": "a.b", "id": "{id}", "args": [1], "kwargs": {{}}, "retries": 0, "eta": {eta}}}"#
-    ));
-    let message = format!(
-        r#"{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": {{}}, "properties": {{"correlation_id": "{id}", "delivery_mode": 2, "delivery_info": {{"exchange": "", "routing_key": "celery"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "tag-{id}"}}}}"#
-    );
-    [
-        cmd!["ZADD", "unacked_index", delivered_s, format!("tag-{id}")],
-        cmd![
-            "HSET",
-            "unacked",
-            format!("tag-{id}"),
-            format!(r#"[{message}, "", "celery"]"#)
-        ],
-    ]
+    let message = Message::new("a.b", id).protocol_1();
+    let message = eta_ms.into_iter().fold(message, Message::eta);
+    message.unacked(delivered_s)
 }
 
 /// A message under celery-redis-plus: its hash, as version 0.4.1 with Celery 5.7 wrote

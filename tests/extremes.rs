@@ -848,12 +848,24 @@ async fn while_the_disk_is_full_a_sweep_writes_nothing_and_goes_on_when_it_is_no
 
 #[tokio::test]
 async fn after_a_save_that_failed_a_sweep_waits_for_one_that_does_not() {
+    after_a_save_that_failed("").await;
+}
+
+#[tokio::test]
+async fn the_same_where_config_is_hidden() {
+    after_a_save_that_failed("rename-command CONFIG \"\"").await;
+}
+
+async fn after_a_save_that_failed(line: &str) {
     on_every_server(async |binary| {
         let mut server = Setup::on(binary)
             .setting("enforce", "no")
             .config("save 3600 1")
+            .config(line)
             .start()
             .await;
+        let hidden = server.log().contains("rename-command hides CONFIG");
+        assert_eq!(hidden, !line.is_empty(), "the log says so at load");
         let mut conn = server.connect().await;
         celery::seed_results(&mut conn, "s", 5_000).await;
         // A folder of the dump's name is nothing that a dump can take the place of.
@@ -879,6 +891,37 @@ async fn after_a_save_that_failed_a_sweep_waits_for_one_that_does_not() {
         jobs::wait_until(&mut conn, id, "finished").await;
         assert_eq!(crate::replication::results_without_ttl(&server).await, 0);
         server.assert_alive();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_config_is_hidden_replicas_and_eviction_are_minded_all_the_same() {
+    on_every_server(async |binary| {
+        let hidden = Setup::on(binary).config("rename-command CONFIG \"\"");
+        let alone = hidden
+            .clone()
+            .config("min-replicas-to-write 1")
+            .start()
+            .await;
+        let mut conn = alone.connect().await;
+        let refused = conn.error("HYGIENE.FIXTTL").await;
+        assert!(refused.starts_with("NOREPLICAS"), "{refused}");
+        let seen = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+        let fault = seen.one("faults", "code", "writes_refused");
+        assert!(fault.text("detail").contains("NOREPLICAS"), "{seen:?}");
+
+        let full = hidden
+            .config("maxmemory 100mb")
+            .config("maxmemory-policy allkeys-lru")
+            .start()
+            .await;
+        let mut conn = full.connect().await;
+        conn.run(Message::new("a.b", "1").push()).await;
+        conn.value("HYGIENE.KEYS 0 OLDERTHAN 1h").await;
+        conn.fields("HYGIENE.ORPHANS PURGE reply_queue").await;
+        let scan = conn.fields("HYGIENE.SCAN").await;
+        scan.one("findings", "code", "eviction_can_drop_work");
     })
     .await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::MissedTickBehavior;
 
-use crate::celery::{Clock, Message, binding, extended, queue_key, result_key};
+use crate::celery::{Clock, HOUR, Message, binding, extended, queue_key, result_key};
 use crate::client::{Conn, Fields};
 use crate::cmd;
 use crate::data::{assert_same_data, wait_until_in_step};
@@ -224,6 +224,83 @@ async fn commands_are_filtered_only_while_observe_is_on() {
             )
             .await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tasks_of_protocol_1_are_read_and_their_rhythm_counts_where_it_can_be_beats() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary)
+            .setting("expected-tasks", "expected=2s")
+            .start()
+            .await;
+        let mut conn = server.connect().await;
+        let beat = "f4aca169-03ec-3932-b40e-4793bcc54793";
+        let old = |task: &str, n: usize| {
+            let message = Message::new(task, &format!("{task}-{n}")).protocol_1();
+            message.origin(beat)
+        };
+        for n in 0..3 {
+            publish(&mut conn, &old("marked", n).by_beat()).await;
+            publish(&mut conn, &old("entered", n).by_entry("each second")).await;
+            publish(&mut conn, &old("expected", n)).await;
+            // A task's own child looks the same, and ends with the workers.
+            publish(&mut conn, &old("child", n)).await;
+        }
+        let seen = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+        let publisher = seen.map("publisher");
+        assert_eq!(publisher.text("certainty"), "proven", "{seen:?}");
+        let mut told: Vec<String> = seen.maps("tasks").iter().map(|t| t.text("name")).collect();
+        told.sort_unstable();
+        assert_eq!(told, ["entered", "expected", "marked"], "{seen:?}");
+        let rhythms = seen.map("watch").maps("rhythms");
+        assert_eq!(rhythms.len(), 3, "{seen:?}");
+        for rhythm in rhythms {
+            assert_eq!(rhythm.text("origin"), beat, "{rhythm:?}");
+            assert_eq!(rhythm.int("count"), 3, "{rhythm:?}");
+        }
+        // Pickled, it names nothing.
+        let packed = old("packed", 1).body().replace("eyJ0YXNr", "gASVAgAA");
+        conn.run(cmd!["LPUSH", "celery", packed]).await;
+        let unread = conn.int("HYGIENE.STATS FIELD unreadable_messages_total").await;
+        assert_eq!(unread, 1);
+        // The end of one that was seen.
+        let failed = r#"{"status": "FAILURE", "result": {"exc_type": "OSError", "exc_message": [], "exc_module": "builtins"}, "traceback": null, "children": [], "date_done": "2026-11-25T03:43:28.737886+00:00", "task_id": "expected-2"}"#;
+        conn.run(cmd!["SET", result_key("expected-2"), failed]).await;
+        wait_for("the end to be noticed", Duration::from_secs(5), async || {
+            let task = status(&mut conn).await.one("tasks", "name", "expected");
+            same(task.text("last_status"), "FAILURE".to_owned())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_of_protocol_1_makes_its_list_a_queue_and_waits_for_its_eta() {
+    on_every_server(async |binary| {
+        let server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        let clock = Clock::of(&mut conn).await;
+        for n in 0..3 {
+            let message = Message::new("work", &format!("w{n}")).protocol_1();
+            conn.run(message.push()).await;
+        }
+        let late = Message::new("late", "late")
+            .protocol_1()
+            .eta(clock.ago(-HOUR));
+        conn.pipe(late.unacked(clock.ago_s(2 * HOUR))).await;
+        let seen = conn.fields("HYGIENE.BEATSTATUS VERBOSE").await;
+        assert_eq!(seen.one("queues", "name", "celery").int("length"), 3);
+        let unacked = seen.map("unacked");
+        assert_eq!(unacked.int("eta_ahead"), 1, "{seen:?}");
+        assert_eq!(unacked.int("stuck"), 0, "{seen:?}");
+        let reason = seen.text("reason");
+        assert!(
+            reason.contains("3 messages wait in queue celery"),
+            "{reason}"
+        );
     })
     .await;
 }

@@ -8,10 +8,13 @@ use redis_hygiene_fuzz::within;
 fuzz_target!(|input: &[u8]| {
     if let Some(decoded) = within(input, 4, || body::decoded(input)) {
         assert!(decoded.len() <= body::MAX_BODY);
-        within(&decoded, 4, || body::old_task(&decoded));
         within(&decoded, 4, || body::event_ms(&decoded));
     }
-    within(input, 4, || body::old_task(input));
+    if let Some(mut message) = envelope::read(input) {
+        let before = message.clone();
+        within(input, 8, || body::complete(&mut message, input));
+        assert!(message.protocol_1 || message == before);
+    }
     within(input, 4, || body::event_ms(input));
 
     // A message of ours, with whatever arguments, is one that is read back.

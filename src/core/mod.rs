@@ -23,3 +23,4 @@ pub mod syntax;
 pub mod systems;
 pub mod tally;
 pub mod trigger;
+pub mod words;

@@ -9,6 +9,7 @@ use super::glob::Glob;
 use super::keys::{Names, Unacked};
 use super::orphans::Kinds;
 use super::span;
+use super::words;
 
 /// Where a sweep counts a TTL from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,47 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The module's arguments over the defaults: `NAME value` pairs; or, of a list, each
+    /// of its words by itself. So `CONFIG REWRITE` leaves them in the file, since the
+    /// server writes arguments without their quotes (Redis 7.0 and newer, Valkey
+    /// `src/config.c` `rewriteConfigLoadmoduleOption`).
+    ///
+    /// # Errors
+    /// A sentence that names the argument.
+    pub fn of_arguments(args: &[&[u8]]) -> Result<Self, String> {
+        Self::of_pairs(args).or_else(|why| Self::of_words(args).map_err(|_| why))
+    }
+
+    fn of_pairs(args: &[&[u8]]) -> Result<Self, String> {
+        let mut settings = Self::default();
+        for pair in args.chunks(2) {
+            match pair {
+                [name, value] => settings.set(name, value)?,
+                [name] => return Err(format!("{} needs a value", named(name)?.name)),
+                _ => {}
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Each setting has all words up to the name of another.
+    fn of_words(args: &[&[u8]]) -> Result<Self, String> {
+        let mut settings = Self::default();
+        let mut rest = args;
+        while let [name, more @ ..] = rest {
+            let next = more.iter().position(|word| named(word).is_ok());
+            let (words, others) = more
+                .split_at_checked(next.unwrap_or(more.len()))
+                .unwrap_or((more, &[]));
+            // The word may be the list, as it was, or one with blanks whose quotes are gone.
+            settings
+                .set(name, &words.join(&b' '))
+                .or_else(|_| settings.set(name, &words::join(words.iter().copied())))?;
+            rest = others;
+        }
+        Ok(settings)
+    }
+
     /// The key names these settings decide on.
     #[must_use]
     pub fn names(&self) -> Names {
@@ -121,6 +163,12 @@ impl Settings {
             self.key_prefixes.clone(),
         )
         .with_unacked(self.unacked.clone())
+    }
+
+    /// Whether beat must publish the task of that name.
+    #[must_use]
+    pub fn expects(&self, task: &[u8]) -> bool {
+        self.expected_tasks.iter().any(|known| known.name == task)
     }
 
     /// Gives the setting of that name a value.
@@ -229,29 +277,21 @@ fn number_of(value: &[u8], least: u64, most: u64) -> Result<u64, String> {
         .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
 }
 
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-}
-
-fn show_words<'a>(words: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    words.collect::<Vec<_>>().join(&b' ')
-}
-
 fn globs(value: &[u8]) -> Result<Vec<Glob>, String> {
-    words(value)
+    words::split(value)?
+        .iter()
         .map(|word| Glob::new(word).map_err(str::to_owned))
         .collect()
 }
 
 fn show_globs(globs: &[Glob]) -> Vec<u8> {
-    show_words(globs.iter().map(Glob::source))
+    words::join(globs.iter().map(Glob::source))
 }
 
 fn expected(value: &[u8]) -> Result<Vec<ExpectedTask>, String> {
-    const FORM: &str = "expected name=interval pairs such as cleanup_celery_results=1h";
-    words(value)
+    const FORM: &str = "expected name=interval pairs such as cleanup_celery_results=1h, or \"clean up=1h\" where a name has blanks";
+    words::split(value)?
+        .iter()
         .map(|word| {
             let at = memchr::memrchr(b'=', word).ok_or(FORM)?;
             let (name, interval) = word.split_at_checked(at).ok_or(FORM)?;
@@ -332,7 +372,10 @@ pub const SETTINGS: &[Setting] = &[
         name: "sweep-orphans",
         default: "",
         meaning: "what the background sweep does of ORPHANS' work: requeue, and classes it purges",
-        read: |s, v| Kinds::parse(words(v)).map(|kinds| s.sweep_orphans = kinds),
+        read: |s, v| {
+            let words = words::split(v)?;
+            Kinds::parse(words.iter().map(Vec::as_slice)).map(|kinds| s.sweep_orphans = kinds)
+        },
         show: |s| s.sweep_orphans.show().into_bytes(),
     },
     Setting {
@@ -368,10 +411,10 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         meaning: "global_keyprefix values in use, separated by spaces",
         read: |s, v| {
-            s.key_prefixes = words(v).map(<[u8]>::to_vec).collect();
+            s.key_prefixes = words::split(v)?;
             Ok(())
         },
-        show: |s| show_words(s.key_prefixes.iter().map(Vec::as_slice)),
+        show: |s| words::join(s.key_prefixes.iter().map(Vec::as_slice)),
     },
     Setting {
         name: "unacked-key",
@@ -438,7 +481,7 @@ pub const SETTINGS: &[Setting] = &[
                     pair
                 })
                 .collect();
-            show_words(pairs.iter().map(Vec::as_slice))
+            words::join(pairs.iter().map(Vec::as_slice))
         },
     },
     Setting {
@@ -446,10 +489,10 @@ pub const SETTINGS: &[Setting] = &[
         default: "maintenance",
         meaning: "queues that BEATSTATUS names first, separated by spaces",
         read: |s, v| {
-            s.maintenance_queues = words(v).map(<[u8]>::to_vec).collect();
+            s.maintenance_queues = words::split(v)?;
             Ok(())
         },
-        show: |s| show_words(s.maintenance_queues.iter().map(Vec::as_slice)),
+        show: |s| words::join(s.maintenance_queues.iter().map(Vec::as_slice)),
     },
     Setting {
         name: "visibility-timeout",
@@ -535,7 +578,7 @@ mod tests {
             (
                 "expected-tasks",
                 "cleanup",
-                "expected-tasks 'cleanup': expected name=interval pairs such as cleanup_celery_results=1h",
+                "expected-tasks 'cleanup': expected name=interval pairs such as cleanup_celery_results=1h, or \"clean up=1h\" where a name has blanks",
             ),
             (
                 "nonsense",
@@ -581,6 +624,95 @@ mod tests {
             named(b"expected-tasks").unwrap().show(&settings),
             b"a.b=1h c=10m"
         );
+    }
+
+    #[test]
+    fn names_with_blanks_are_quoted_and_every_list_is_read_as_it_was_shown() {
+        let mut settings = Settings::default();
+        for (name, value) in [
+            ("expected-tasks", r#""clean up=1h" a=b=2m"#),
+            ("result-keys", r#""a b*" c"#),
+            ("exempt-keys", r#""x y""#),
+            ("key-prefixes", r#""my app:" p:"#),
+            ("maintenance-queues", r#""low prio" celery"#),
+        ] {
+            settings.set(name.as_bytes(), value.as_bytes()).unwrap();
+            let shown = named(name.as_bytes()).unwrap().show(&settings);
+            assert_eq!(shown, value.as_bytes(), "{name}");
+        }
+        assert_eq!(settings.expected_tasks[0].name, b"clean up");
+        assert_eq!(settings.expected_tasks[1].name, b"a=b");
+        assert!(settings.expects(b"clean up") && !settings.expects(b"clean"));
+        assert_eq!(settings.maintenance_queues[0], b"low prio");
+        let refused = settings.set(b"expected-tasks", br#""clean up"=1h"#);
+        let why = refused.unwrap_err();
+        assert!(
+            why.ends_with("expected a blank behind a closing quote"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn arguments_are_the_same_once_the_server_has_left_out_their_quotes() {
+        let read = |args: &[&str]| {
+            let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+            Settings::of_arguments(&args)
+        };
+        let same = |quoted: &[&str], left: &[&str]| {
+            let wanted = read(quoted).unwrap();
+            assert_eq!(read(left), Ok(wanted), "{left:?}");
+        };
+        same(
+            &[
+                "expected-tasks",
+                "a=1h b=10m",
+                "state-key",
+                "",
+                "enforce",
+                "no",
+            ],
+            &[
+                "expected-tasks",
+                "a=1h",
+                "b=10m",
+                "state-key",
+                "enforce",
+                "no",
+            ],
+        );
+        same(&["state-key", ""], &["state-key"]);
+        same(
+            &["maintenance-queues", "a b c", "default-ttl", "1d"],
+            &["maintenance-queues", "a", "b", "c", "default-ttl", "1d"],
+        );
+        same(
+            &["expected-tasks", r#""clean up=1h" b=10m"#],
+            &["expected-tasks", "clean up=1h", "b=10m"],
+        );
+        // A queue may be called like a setting.
+        same(
+            &["maintenance-queues", "\"observe\"", "enforce", "no"],
+            &["maintenance-queues", "observe", "enforce", "no"],
+        );
+        for (args, why) in [
+            (
+                &["nonsense", "1"][..],
+                "unknown setting 'nonsense': HYGIENE.CONFIG GET * lists them",
+            ),
+            (&["default-ttl"], "default-ttl needs a value"),
+            (&["default-ttl", "1h", "2h"], "unknown setting '2h'"),
+            (
+                &["default-ttl", "soon", "enforce", "no"],
+                "default-ttl 'soon': expected seconds",
+            ),
+            (
+                &["expected-tasks", "a", "b=1h"],
+                "expected-tasks 'a': expected name=interval",
+            ),
+        ] {
+            let refused = read(args).unwrap_err();
+            assert!(refused.starts_with(why), "{refused}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::core::celery::binding::{
     self, PRIORITY_STEPS, SEP, Table, guess_separator, list_at, parse_with, split_priority,
     worker_of,
 };
-use crate::core::celery::envelope;
+use crate::core::celery::{body, envelope};
 use crate::core::keys::{Class, KeyType};
 use crate::known;
 use crate::observe;
@@ -578,10 +578,11 @@ impl Gathering<Look<'_>> {
             let found = self.ends(list, most, nodes);
             for element in found.iter().filter_map(Value::str) {
                 self.message_bytes = self.message_bytes.saturating_sub(element.len() as u64);
-                let Some(message) = envelope::read(element) else {
+                let Some(mut message) = envelope::read(element) else {
                     read.strangers += 1;
                     continue;
                 };
+                body::complete(&mut message, element);
                 read.messages += 1;
                 if *step > 0 && message.is_of_lowest_priority() {
                     read.lowest = Some(*step);

@@ -6,7 +6,7 @@ use std::vec::IntoIter;
 use super::look::{Field, Look, Shown, scored};
 use super::{BYTES_AT_ONCE, ENTRIES_AT_ONCE, Gathering, UnackedPlace, seconds_to_ms};
 use crate::core::beat::{self, Hold, Place};
-use crate::core::celery::envelope;
+use crate::core::celery::{body, envelope};
 use crate::core::keys::{Class, KeyType, Unacked};
 use crate::known;
 use crate::server::context::db_number;
@@ -201,7 +201,10 @@ impl Gathering<Look<'_>> {
             }
         };
         self.message_bytes = self.message_bytes.saturating_sub(value.len() as u64);
-        let taken = envelope::read_unacked(&value);
+        let mut taken = envelope::read_unacked(&value);
+        if let Some(taken) = &mut taken {
+            body::complete(&mut taken.envelope, &value);
+        }
         let found = &mut reading.found;
         if let Some(taken) = &taken {
             let message = &taken.envelope;

@@ -84,9 +84,9 @@ impl Lists {
     /// Notes what the list turned out to be, by the message that was pushed.
     ///
     /// `known` says that a sweep or a routing table has called it a queue: there a
-    /// message of protocol 1, or one too large to be read, is work too. Elsewhere
-    /// only a message of protocol 2 makes a queue, since answers to `inspect` and
-    /// results of `rpc://` lie in lists as well.
+    /// message whose body is unreadable, or one too large to be read, is work too.
+    /// Elsewhere only a task makes a queue, since answers to `inspect` and results of
+    /// `rpc://` lie in lists as well.
     pub fn note(
         &mut self,
         db: i32,

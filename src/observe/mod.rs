@@ -14,7 +14,8 @@ pub mod state;
 
 use crate::core::beat::{Hearing, Traffic};
 use crate::core::celery::binding::last_number;
-use crate::core::celery::envelope::{self, Envelope};
+use crate::core::celery::body;
+use crate::core::celery::envelope::{self, Envelope, Kind};
 use crate::core::celery::message::ORIGIN;
 use crate::core::celery::result;
 use crate::core::keys::{Class, KeyType, result_id};
@@ -76,12 +77,13 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
             let element = what.element(ctx, head);
             let bytes = element.as_ref().map_or(&[][..], |e| e.bytes());
             let mut message = envelope::read_publish(bytes);
-            if message.as_ref().is_some_and(was_seen) {
-                message = envelope::read(bytes);
+            if message.as_ref().is_some_and(|m| !is_task(m) || was_seen(m)) {
+                message = read(bytes);
             }
-            stats::UNREADABLE_MESSAGES.add(u64::from(message.is_none()));
+            let task = message.as_ref().filter(|m| is_task(m));
+            stats::UNREADABLE_MESSAGES.add(u64::from(task.is_none()));
             with(|traffic| {
-                traffic.pushed(now, db_number(db), queue, message.as_ref());
+                traffic.pushed(now, db_number(db), queue, task.filter(|m| may_be_beats(m)));
                 let first = message.as_ref().is_some_and(is_publish);
                 learn_lowest(traffic, db, name, queue, first, || {
                     envelope::is_of_lowest_priority(bytes)
@@ -91,6 +93,28 @@ pub fn list_changed(ctx: Ctx<'_>, what: &Written<'_>) {
         Some(queue) => with(|traffic| traffic.popped(now, db_number(db), queue)),
         None => meet(ctx, what, head, db, now),
     }
+}
+
+/// Reads a message whole, and of a task of protocol 1 its body.
+fn read(bytes: &[u8]) -> Option<Envelope<'_>> {
+    let mut message = envelope::read(bytes)?;
+    body::complete(&mut message, bytes);
+    Some(message)
+}
+
+fn is_task(message: &Envelope<'_>) -> bool {
+    message.kind() == Kind::Task
+}
+
+/// Whether the schedule may have sent it, so that its rhythm means something. In
+/// protocol 1 nothing tells it from what another task sends, whose rhythm ends with the
+/// workers: there only beat's mark and `expected-tasks` do.
+fn may_be_beats(message: &Envelope<'_>) -> bool {
+    if !message.protocol_1 || message.beat || message.periodic_task_name.is_some() {
+        return true;
+    }
+    let task = message.task.as_deref().map(str::as_bytes);
+    settings::with(|current| current.settings.expects(task.unwrap_or_default())) == Some(true)
 }
 
 /// Whether somebody published it, and no person by HYGIENE.TRIGGER.
@@ -137,7 +161,7 @@ fn was_seen(message: &Envelope<'_>) -> bool {
 fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     let name = what.key();
     let element = what.element(ctx, head);
-    let message = element.as_ref().and_then(|e| envelope::read(e.bytes()));
+    let message = element.as_ref().and_then(|e| read(e.bytes()));
     let mut lists = LISTS.get_mut();
     let lists = lists.get_or_insert_default();
     let base = known::first_list(db, name);
@@ -146,7 +170,8 @@ fn meet(ctx: Ctx<'_>, what: &Written<'_>, head: bool, db: i32, now: i64) {
     if let Look::Queue(queue) = lists.look(db, name, || now) {
         known::seen(db, name, Class::Queue, KeyType::List);
         with(|traffic| {
-            traffic.pushed(now, db_number(db), queue, message.as_ref());
+            let told = message.as_ref().filter(|m| may_be_beats(m));
+            traffic.pushed(now, db_number(db), queue, told);
             let first = message.as_ref().is_some_and(is_publish);
             let lowest = || {
                 message

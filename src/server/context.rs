@@ -198,8 +198,13 @@ pub fn memory_refuses(ctx: Ctx<'_>) -> bool {
     if !memory_full() {
         return false;
     }
-    let policy = setting(ctx, b"maxmemory-policy").unwrap_or_default();
-    policy == b"noeviction" || (policy.starts_with(b"volatile-") && nothing_expires(ctx))
+    let policy = eviction_policy(ctx);
+    policy == "noeviction" || (policy.starts_with("volatile-") && nothing_expires(ctx))
+}
+
+/// `maxmemory-policy`. Costs what `INFO memory` costs.
+pub fn eviction_policy(ctx: Ctx<'_>) -> String {
+    server_info(ctx, c"memory", c"maxmemory_policy").unwrap_or_default()
 }
 
 /// Databases that are asked for keys with a TTL.
@@ -252,15 +257,20 @@ fn lag_bytes(info: &Info<'_>) -> Option<u64> {
 }
 
 /// INFO counts those in step only where a minimum is set, so only then is that
-/// asked for.
+/// asked for. Where nobody can ask it is one at least.
 fn too_few(ctx: Ctx<'_>, info: &Info<'_>) -> Option<bool> {
     let in_step: u64 = info.field(c"min_slaves_good_slaves")?.parse().ok()?;
-    let wanted = setting(ctx, b"min-replicas-to-write")?;
-    Some(in_step < std::str::from_utf8(&wanted).ok()?.parse().ok()?)
+    let wanted = setting(ctx, b"min-replicas-to-write");
+    let wanted = wanted.map_or(Some(1), |wanted| {
+        std::str::from_utf8(&wanted).ok()?.parse().ok()
+    })?;
+    Some(in_step < wanted)
 }
 
 /// Why the server refuses clients' writes for its disk's sake (MISCONF), if it does: a
 /// module's would pass, and be lost with a crash. Costs what `INFO persistence` costs.
+///
+/// Where nobody can ask for the settings that decide, they are taken for the defaults.
 ///
 /// Source: Redis 6.2 to 8.2 and Valkey 9.1, src/server.c, `writeCommandsDeniedByDiskError`.
 pub fn disk_forbids(ctx: Ctx<'_>) -> Option<&'static str> {
@@ -270,8 +280,8 @@ pub fn disk_forbids(ctx: Ctx<'_>) -> Option<&'static str> {
         return Some("the append-only file cannot be written");
     }
     if failed(c"rdb_last_bgsave_status")
-        && setting(ctx, b"stop-writes-on-bgsave-error").as_deref() == Some(b"yes")
-        && setting(ctx, b"save").is_some_and(|save| !save.is_empty())
+        && setting(ctx, b"stop-writes-on-bgsave-error").is_none_or(|stop| stop == b"yes")
+        && setting(ctx, b"save").is_none_or(|save| !save.is_empty())
     {
         return Some("the last save failed, and stop-writes-on-bgsave-error is set");
     }
@@ -294,8 +304,9 @@ pub fn writes_denied(ctx: Ctx<'_>) -> Option<(&'static str, &'static str)> {
     replicas(ctx).too_few.then_some(denied)
 }
 
-/// A setting of the server's own, as CONFIG GET tells it.
-fn setting(ctx: Ctx<'_>, name: &[u8]) -> Option<Vec<u8>> {
+/// A setting of the server's own, as CONFIG GET tells it; `None` where
+/// `rename-command` hides that.
+pub fn setting(ctx: Ctx<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let answer = call::read(ctx, c"CONFIG", &[b"GET", name]);
     answer.array().get(1)?.str().map(<[u8]>::to_vec)
 }

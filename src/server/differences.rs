@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Ctx, context};
+use super::{Ctx, call, context};
 
 /// The server that loaded us; it stays the same one if it loads us again.
 static HERE: OnceLock<Differences> = OnceLock::new();
@@ -36,6 +36,8 @@ pub struct Differences {
     pub list_elements: bool,
     /// Tells the turns of its event loop (Redis 7.0, every Valkey).
     pub turns: bool,
+    /// Answers CONFIG, which `rename-command` may hide.
+    pub config: bool,
 }
 
 impl Differences {
@@ -52,6 +54,7 @@ impl Differences {
             maps: false,
             list_elements: false,
             turns: false,
+            config: false,
         }
     }
 
@@ -77,6 +80,7 @@ impl Differences {
             maps: api!(RedisModule_ReplyWithMap).is_some(),
             list_elements: api!(RedisModule_ListGet).is_some(),
             turns: api!(RedisModule_EventLoopAddOneShot).is_some(),
+            config: call::is_known(ctx, b"CONFIG"),
             ..Self::of(name, version)
         }
     }
@@ -120,9 +124,14 @@ impl Differences {
         } else {
             "sweeps take every client for one at work"
         };
+        let config = if self.config {
+            ""
+        } else {
+            "; rename-command hides CONFIG: stop-writes-on-bgsave-error is taken to be on, and min-replicas-to-write, if it is set, to be 1"
+        };
         format!(
             "loaded on {} {major}.{minor}.{patch}: {stamps}, {generic}; {settings}; {rights}; \
-             {categories}; {maps}; {turns}",
+             {categories}; {maps}; {turns}{config}",
             self.name
         )
     }
@@ -204,6 +213,10 @@ mod tests {
             },
             Differences {
                 turns: true,
+                ..none.clone()
+            },
+            Differences {
+                config: true,
                 ..none.clone()
             },
         ] {

@@ -2,6 +2,7 @@
 //! acknowledged under other names than kombu's own. And how old it is.
 
 use crate::core::celery::binding::{SEP, is_uuid, split_priority};
+use crate::core::celery::body;
 use crate::core::celery::envelope::{self, Kind};
 use crate::core::keys::{Class, KeyType, Names};
 use crate::known;
@@ -171,7 +172,8 @@ pub fn samples(ctx: Ctx<'_>, name: &[u8], length: u64, bytes: u64, now_ms: i64) 
             continue;
         };
         read += element.len();
-        if let Some(message) = envelope::read(&element) {
+        if let Some(mut message) = envelope::read(&element) {
+            body::complete(&mut message, &element);
             found.looked_at += 1;
             let past = message.expires_ms.is_some_and(|ms| ms <= now_ms);
             found.expired += u64::from(past);

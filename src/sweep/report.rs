@@ -420,10 +420,9 @@ impl Visitor for Report {
 
     fn report(&mut self, ctx: Ctx<'_>, run: &Run) -> Reply {
         let now_ms = context::now_ms();
-        let maxmemory = setting(ctx, b"maxmemory");
-        let maxmemory = std::str::from_utf8(&maxmemory)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let maxmemory = context::server_info(ctx, c"memory", c"maxmemory");
+        let maxmemory = maxmemory.and_then(|text| text.parse().ok());
+        let policy = context::eviction_policy(ctx);
         let beat = match std::mem::take(&mut self.beat) {
             Beat::Done(findings) => findings,
             _ => Vec::new(),
@@ -431,7 +430,7 @@ impl Visitor for Report {
         let moment = Moment {
             now_ms,
             maxmemory: maxmemory.unwrap_or(0),
-            policy: &setting(ctx, b"maxmemory-policy"),
+            policy: policy.as_bytes(),
             memory: (self.saw_all() && self.order.memory != Memory::Off)
                 .then(|| server_memory(ctx))
                 .flatten(),
@@ -484,13 +483,6 @@ fn server_memory(ctx: Ctx<'_>) -> Option<ServerMemory> {
 /// celery-redis-plus' are when they will be put back.
 fn delivery_times(name: &[u8]) -> bool {
     memchr::memmem::find(name, b"messages_index").is_none()
-}
-
-/// A setting of the server; empty if it has none of that name.
-fn setting(ctx: Ctx<'_>, name: &[u8]) -> Vec<u8> {
-    let reply = call::read(ctx, c"CONFIG", &[b"GET", name]);
-    let value = reply.array().get(1).and_then(call::Value::str);
-    value.unwrap_or_default().to_vec()
 }
 
 /// The lowest score of a zset that holds Unix seconds, in ms.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, LinkedList};
 use std::hash::{BuildHasher, RandomState};
 
 use super::{Cost, lists};
-use crate::core::celery::envelope;
+use crate::core::celery::{body, envelope};
 use crate::core::keys::KeyType;
 use crate::server::key::Key;
 use crate::server::scan::MembersCursor;
@@ -99,7 +99,11 @@ impl Twice {
         let (tags, hasher, found) = (&mut reading.tags, &self.hasher, &mut self.found);
         let more = reading.cursor.step_fields(&hash, |tag, value| {
             cost.bytes += value.len() as u64;
-            let Some(id) = envelope::read_unacked(value).and_then(|taken| taken.envelope.id) else {
+            let Some(mut taken) = envelope::read_unacked(value) else {
+                return;
+            };
+            body::complete(&mut taken.envelope, value);
+            let Some(id) = taken.envelope.id else {
                 return;
             };
             let (id, tag) = (hasher.hash_one(id.as_bytes()), hasher.hash_one(tag));

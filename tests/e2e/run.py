@@ -298,6 +298,30 @@ def unread_beat_is_not_called_silent(start):
             )
 
 
+def beat_of_protocol_1_is_heard_and_told_silent(start):
+    """Messages as Celery 3 sent them, which name their task in the body only."""
+    name = "maintenance.cleanup_orphaned_jobs"
+    server = start("protocol", settings={**NO_SWEEPS, "expected-tasks": f"{name}=1s"})
+    client = server.client()
+    protocol = {"TASK_PROTOCOL": "1", "BEAT_SCHEDULE": "1"}
+
+    def task():
+        return reading.by_name(status(client)["tasks"], "name").get(name, {})
+
+    with worker("worker", ENVIRONMENT, server.url, server.dir, **protocol):
+        with beat("beat", ENVIRONMENT, server.url, server.dir, **protocol) as process:
+            wait_for("the end of a run", lambda: task().get("last_status") == "SUCCESS")
+            seen = status(client)
+            publisher = seen["publisher"]
+            check("the publisher is alive", publisher["state"] == "alive", seen)
+            check("that is proven", publisher["certainty"] == "proven", publisher)
+            check("one beat is seen", len(publisher["origins"]) == 1, publisher)
+            process.kill()
+        wait_for("a silent beat", lambda: status(client)["verdict"] == "beat_silent")
+    found = client.execute_command("HYGIENE.STATS")
+    check("every message was read", found["unreadable_messages_total"] == 0, found)
+
+
 def redbeat_is_seen_and_left_alone(start):
     server = start("redbeat", settings=NO_SWEEPS)
     client = server.client()
@@ -682,6 +706,7 @@ SCENARIOS = [
     workers_are_counted_and_named,
     scan_tells_what_is_there,
     unread_beat_is_not_called_silent,
+    beat_of_protocol_1_is_heard_and_told_silent,
     redbeat_is_seen_and_left_alone,
     trigger_follows_a_task_to_its_end,
 ]

@@ -43,6 +43,13 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Since when somebody watches a server that Celery uses: something of it lies
+    /// there, or its messages passed and none is left.
+    pub(super) fn watched_since_ms(&self) -> Option<i64> {
+        let passed = !self.heard.lines.is_empty() || !self.heard.flows.is_empty();
+        self.heard.since_ms.filter(|_| self.celery_seen || passed)
+    }
+
     /// Whether there is so much that [`super::judge`] may take longer than a slice: each
     /// of these takes about a µs.
     #[must_use]

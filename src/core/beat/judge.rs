@@ -96,7 +96,7 @@ fn unknown(evidence: &Evidence, beat: &Publisher, seen: &[String]) -> String {
         (Source::None, _) if !evidence.expected.is_empty() => {
 "nothing that beat leaves was seen: no message and no recent result of the tasks in hygiene.expected-tasks lies here; where workers keep up messages are gone at once, and results name their task only with result_extended".to_owned()
         }
-        (Source::None, _) if was_heard(evidence) => {
+        (Source::None, _) if evidence.watched_since_ms().is_some() => {
             "Celery uses this server, and no message seen so far bears beat's mark or came often enough to show a rhythm: name beat's tasks in hygiene.expected-tasks".to_owned()
         }
         (Source::None, _) if evidence.celery_seen => {
@@ -106,14 +106,6 @@ fn unknown(evidence: &Evidence, beat: &Publisher, seen: &[String]) -> String {
         (_, Some(sign)) => format!("{sign}: that does not tell whether beat runs now"),
         (_, None) => "what was seen does not tell whether beat runs now".to_owned(),
     }
-}
-
-/// Whether somebody watches, and Celery is here: something of it lies here, or its
-/// messages passed and none is left.
-fn was_heard(evidence: &Evidence) -> bool {
-    let heard = &evidence.heard;
-    let passed = !heard.lines.is_empty() || !heard.flows.is_empty();
-    heard.since_ms.is_some() && (evidence.celery_seen || passed)
 }
 
 /// By task and entry, when it was published and by whom.

@@ -256,7 +256,7 @@ fn left(kept: &Kept<'_>) -> Finding {
 
 /// Tasks that are expected, were never heard, and should have been by now.
 fn missing(evidence: &Evidence, known: &Known, findings: &mut Vec<Finding>) {
-    let Some(since) = evidence.heard.since_ms.filter(|_| evidence.celery_seen) else {
+    let Some(since) = evidence.watched_since_ms() else {
         return;
     };
     if evidence.expected.is_empty() {

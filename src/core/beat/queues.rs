@@ -272,6 +272,7 @@ fn queue_read(
         && !invisible(evidence, known, Some(queue.db));
     let workers_unknown = crowd.is_none_or(|c| c.live() == 0 && c.blocked > 0);
     let pile = known.pile(queue);
+    let mut hangs = false;
     let why = match (still, pile) {
         _ if elsewhere => format!(
             "nobody reads it: the workers are connected to other databases than {}",
@@ -300,6 +301,7 @@ fn queue_read(
                 // Told of what they took.
                 return (Some(false), None);
             }
+            hangs = true;
             let hint = if heartless(evidence, queue.db) {
                 " and send no heartbeats: they are frozen, or each is one process that works on something long"
             } else {
@@ -337,10 +339,17 @@ fn queue_read(
     let finding = Finding {
         code,
         detail: format!("{} and {why}{}", holds(queue), contents(known, queue)),
-        advice: format!(
-            "start a worker with -Q {0}, or send its tasks to a queue that is read",
-            name(queue.celery_name())
-        ),
+        advice: if hangs {
+            format!(
+                "restart the worker that does not answer `celery inspect ping`; if all do, start one with -Q {}",
+                name(queue.celery_name())
+            )
+        } else {
+            format!(
+                "start a worker with -Q {}, or send its tasks to a queue that is read",
+                name(queue.celery_name())
+            )
+        },
     };
     (Some(false), Some(finding))
 }

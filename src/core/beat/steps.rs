@@ -31,13 +31,16 @@ pub fn steps(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -
             .into_iter()
             .for_each(&mut add);
     }
-    let test = most_telling(assessment).and_then(|task| trigger(evidence, &task.name));
+    // Where the server refuses writes nothing can be published.
+    let may_test = evidence.refusal.is_none();
+    let test = most_telling(assessment).filter(|_| may_test);
+    let test = test.and_then(|task| trigger(evidence, &task.name));
     if let Some(command) = test {
         add(Step {
             command,
             what_for: "runs it now, for real (ARGS gives it arguments), and names the link that does not move".to_owned(),
         });
-    } else if assessment.publisher.state == State::Unknown {
+    } else if may_test && assessment.publisher.state == State::Unknown {
         add(step(
             "HYGIENE.CONFIG SET expected-tasks your.task=1h",
             "tells which tasks beat must publish, and how often",
@@ -85,18 +88,24 @@ fn against(
             worker(queues.filter(|queue| queue.length > 0)),
             "starts a worker; PROJECT is the module of your Celery application",
         )],
-        Code::QueueNotConsumed | Code::QueueUnread => vec![step(
-            worker(queues.filter(|queue| queue.consumed == Some(false))),
-            "starts a worker that reads it; PROJECT is the module of your application",
-        )],
+        Code::QueueNotConsumed | Code::QueueUnread => {
+            let workers = &assessment.workers;
+            let none_waits = workers.blocked_consumers == Some(0);
+            let mut steps = Vec::new();
+            if none_waits && workers.live.is_some_and(|n| n > 0) {
+                steps.push(ping());
+            }
+            steps.push(step(
+                worker(queues.filter(|queue| queue.consumed == Some(false))),
+                "starts a worker that reads it; PROJECT is the module of your application",
+            ));
+            steps
+        }
         Code::QueueBacklog => vec![step(
             "celery -A PROJECT inspect active_queues",
             "names the workers that read it",
         )],
-        Code::UnackedStuck if assessment.unacked.stuck == 0 => vec![step(
-            "celery -A PROJECT inspect ping",
-            "a worker that does not answer is frozen: restart it",
-        )],
+        Code::UnackedStuck if assessment.unacked.stuck == 0 => vec![ping()],
         Code::UnackedStuck => {
             let mut steps = unblock(evidence);
             if steps.is_empty() {
@@ -150,6 +159,14 @@ fn against(
     }
 }
 
+/// Finds the worker that hangs.
+fn ping() -> Step {
+    step(
+        "celery -A PROJECT inspect ping",
+        "a worker that does not answer is frozen: restart it",
+    )
+}
+
 /// Lets workers put messages back again where a mutex never expires.
 fn unblock(evidence: &Evidence) -> Vec<Step> {
     let held = evidence.unacked.iter().filter(|u| u.mutex == Hold::NoTtl);
@@ -186,10 +203,12 @@ fn beat(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -> Str
     let entries = || evidence.redbeat.iter().flat_map(|r| &r.entries);
     let mut sightings = evidence.sightings.iter();
     // RedBeat's messages carry the mark of Celery's own beat, which it inherits.
-    let redbeat = assessment.publisher.source == Source::RedBeat || {
-        let tasks: HashSet<&str> = lines().map(|kept| kept.line.task.as_str()).collect();
-        entries().any(|entry| tasks.contains(entry.task.as_str()))
-    };
+    let redbeat = assessment.publisher.source == Source::RedBeat
+        || {
+            let tasks: HashSet<&str> = lines().map(|kept| kept.line.task.as_str()).collect();
+            entries().any(|entry| tasks.contains(entry.task.as_str()))
+        }
+        || lines().any(|kept| ticked_with(evidence, kept.line.whole.last_ms));
     // Only django-celery-beat names the entry.
     let django = lines().any(|kept| kept.line.entry.is_some())
         || sightings.any(|s| s.periodic_name.is_some());
@@ -199,6 +218,12 @@ fn beat(evidence: &Evidence, beats: &[Beat<'_>], assessment: &Assessment) -> Str
         _ => "",
     };
     format!("celery -A PROJECT beat{scheduler}")
+}
+
+/// Whether RedBeat ticked when beat spoke last: its schedule may have been lost since.
+fn ticked_with(evidence: &Evidence, spoke_ms: i64) -> bool {
+    let mut ticks = evidence.heard.ticks.iter();
+    ticks.any(|tick| tick.last_ms.abs_diff(spoke_ms) <= tick.timeout_ms.unsigned_abs())
 }
 
 /// Looks at the processes that the newest of beat's messages came from.
@@ -320,7 +345,7 @@ mod tests {
     use super::super::scenarios::{
         H, MIN, NOW, S, entry, expect, marked, queue, redbeat, taken, with, workers,
     };
-    use super::super::{Line, Rhythm, judge};
+    use super::super::{Line, Rhythm, Tick, judge};
     use super::*;
 
     fn told(evidence: &Evidence) -> Vec<String> {
@@ -377,6 +402,18 @@ mod tests {
         )];
         let redbeat = "celery -A PROJECT beat -S redbeat.RedBeatScheduler";
         assert_eq!(told(&evidence)[..2], [looks, redbeat]);
+        // Its schedule is gone, and its lock was heard.
+        evidence = silent(None);
+        evidence.heard.ticks = vec![Tick {
+            lock_key: b"redbeat::lock".to_vec(),
+            timeout_ms: 25 * MIN,
+            last_ms: NOW - 9 * MIN,
+            ..Tick::default()
+        }];
+        assert_eq!(told(&evidence)[..2], [looks, redbeat]);
+        // It was used long before another beat spoke.
+        evidence.heard.ticks[0].last_ms = NOW - H;
+        assert_eq!(told(&evidence)[1], "celery -A PROJECT beat");
     }
 
     #[test]
@@ -432,7 +469,10 @@ mod tests {
         let mut evidence = with(|e| {
             e.queues = vec![queue("celery", 3)];
             e.workers = workers(Some(0), Some(0));
+            e.sightings = vec![marked("app.report", "celery", 3, Some(S))];
         });
+        let trigger = "HYGIENE.TRIGGER app.report".to_owned();
+        assert!(told(&evidence).contains(&trigger));
         for (refusal, command) in [
             (Refusal::Paused, "CLIENT UNPAUSE"),
             (Refusal::Memory, "CONFIG GET maxmemory"),
@@ -444,6 +484,8 @@ mod tests {
             assert_eq!(told.next[0].command, command);
             let codes: Vec<Code> = told.findings.iter().map(|f| f.code).collect();
             assert_eq!(codes, [Code::WritesRefused, Code::WorkersAbsent]);
+            let publishes = told.next.iter().any(|step| step.command == trigger);
+            assert!(!publishes, "{refusal:?}");
         }
     }
 

@@ -36,14 +36,15 @@ static PRIORITY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""p
 static PERIODIC_TASK_NAME: LazyLock<Finder<'static>> =
     LazyLock::new(|| Finder::new(b"periodic_task_name"));
 
-/// What a message says of itself outside its body.
+/// What a message says of itself outside its body; of a task of protocol 1, once it was
+/// [completed](super::body::complete), also what that says.
 ///
 /// Text is as written, `None` where absent, null or of another type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// Header `task`: the task's name, in protocol 2 only.
+    /// Header `task`: the task's name.
     pub task: Option<Cow<'a, str>>,
-    /// Header `id`: the task's id, in protocol 2 only.
+    /// Header `id`: the task's id.
     pub id: Option<Cow<'a, str>>,
     /// Header `origin`: `gen<pid>@<host>` of the process that sent it.
     pub origin: Option<Cow<'a, str>>,
@@ -86,12 +87,17 @@ pub struct Envelope<'a> {
     pub correlation_id: Option<Cow<'a, str>>,
     /// Property `reply_to`: the same for all messages of one process.
     pub reply_to: Option<Cow<'a, str>>,
+    /// Property `body_encoding`: how the body was made text.
+    pub body_encoding: Option<Cow<'a, str>>,
+    /// The task is one of protocol 1, which does not say whether another task sent it.
+    pub protocol_1: bool,
 }
 
 /// What a message carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A task of protocol 2, celery 4 and later.
+    /// A task of protocol 2, celery 4 and later; or of protocol 1 once it was
+    /// [completed](super::body::complete).
     Task,
     /// A worker's answer to a control command (kombu `kombu/pidbox.py`).
     PidboxReply,
@@ -311,11 +317,7 @@ fn headers<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<(), 
             b"root_id" => found.root_id = reader.text()?,
             b"celery_beat_task" => found.beat = reader.flag()? == Some(true),
             b"periodic_task_name" => periodic_task_name(reader, found)?,
-            b"eta" => {
-                let null = reader.peek()? == b'n';
-                found.eta_ms = date(reader)?;
-                found.eta_unread = !null && found.eta_ms.is_none();
-            }
+            b"eta" => (found.eta_ms, found.eta_unread) = eta(reader)?,
             b"expires" => found.expires_ms = date(reader)?,
             b"retries" => found.retries = reader.integer()?,
             b"redelivered" => found.redelivered |= reader.flag()? == Some(true),
@@ -343,6 +345,7 @@ fn properties<'a>(reader: &mut Reader<'a>, found: &mut Envelope<'a>) -> Result<b
             b"delivery_tag" => found.delivery_tag = reader.text()?,
             b"correlation_id" => found.correlation_id = reader.text()?,
             b"reply_to" => found.reply_to = reader.text()?,
+            b"body_encoding" => found.body_encoding = reader.text()?,
             b"periodic_task_name" => periodic_task_name(reader, found)?,
             b"priority" => found.priority = reader.integer()?,
             b"expiration" => found.expiration_ms = span_ms(reader)?,
@@ -376,7 +379,14 @@ fn periodic_task_name<'a>(
     Ok(())
 }
 
-fn date(reader: &mut Reader<'_>) -> Result<Option<i64>, Malformed> {
+/// When not to be run before, Unix ms, and whether it says something that is no moment.
+pub(super) fn eta(reader: &mut Reader<'_>) -> Result<(Option<i64>, bool), Malformed> {
+    let null = reader.peek()? == b'n';
+    let eta_ms = date(reader)?;
+    Ok((eta_ms, !null && eta_ms.is_none()))
+}
+
+pub(super) fn date(reader: &mut Reader<'_>) -> Result<Option<i64>, Malformed> {
     Ok(reader.text()?.as_deref().and_then(parse_date))
 }
 
@@ -425,6 +435,7 @@ mod tests {
             delivery_tag: Some("0a9d5b1c-0000-4000-8000-000000000003".into()),
             correlation_id: Some(id.into()),
             reply_to: Some("6f1e0b9a-0000-3000-8000-000000000002".into()),
+            body_encoding: Some("base64".into()),
             ..Envelope::default()
         };
         assert_eq!(found, expected);

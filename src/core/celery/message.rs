@@ -203,6 +203,7 @@ mod tests {
             delivery_tag: Some(TAG.into()),
             correlation_id: Some(ID.into()),
             reply_to: Some("".into()),
+            body_encoding: Some("base64".into()),
             ..envelope::Envelope::default()
         };
         assert_eq!(found, expected);

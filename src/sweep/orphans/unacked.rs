@@ -415,11 +415,12 @@ impl Orphans {
             return cost;
         };
         cost.bytes = value.len() as u64 + PUT_BACK;
-        let Some(taken) = envelope::read_unacked(&value) else {
+        let Some(mut taken) = envelope::read_unacked(&value) else {
             self.keep(Kind::Unacked, "it cannot be read");
             return cost;
         };
-        let Some(eta_ms) = eta_of(&taken.envelope, &value) else {
+        body::complete(&mut taken.envelope, &value);
+        let Some(eta_ms) = eta_of(&taken.envelope) else {
             self.keep(Kind::Unacked, "it does not say when it is due");
             return cost;
         };
@@ -585,15 +586,9 @@ impl Orphans {
 
 /// When a task is due, Unix ms; `None` if nobody can tell.
 #[allow(clippy::option_option, reason = "due at once is not unknown")]
-fn eta_of(message: &envelope::Envelope<'_>, value: &[u8]) -> Option<Option<i64>> {
-    match message.kind() {
-        envelope::Kind::Task => (!message.eta_unread).then_some(message.eta_ms),
-        envelope::Kind::PidboxReply => None,
-        envelope::Kind::Other => {
-            let body = body::decoded(value)?;
-            body::old_task(&body).map(|task| task.eta_ms)
-        }
-    }
+fn eta_of(message: &envelope::Envelope<'_>) -> Option<Option<i64>> {
+    let told = message.kind() == envelope::Kind::Task && !message.eta_unread;
+    told.then_some(message.eta_ms)
 }
 
 /// The state of a mutex: of several names it may have, the worst.

@@ -261,6 +261,11 @@ fn a_frozen_worker_turns_healthy_into_its_fault_with_nothing_in_between() {
                 said.push((still_ms, told.verdict));
             }
             assert_eq!(told.publisher.state, State::Alive, "{what}");
+            if told.verdict == Verdict::QueueNotConsumed {
+                let ping = "inspect ping";
+                assert!(told.next[0].command.contains(ping), "{what}: {told:?}");
+                assert!(told.findings[0].advice.contains(ping), "{what}: {told:?}");
+            }
         }
         let verdicts: Vec<Verdict> = said.iter().map(|(_, verdict)| *verdict).collect();
         assert_eq!(
