@@ -4,8 +4,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import hook
 import control
+import hook
 import limits
 import observe
 import plots

@@ -307,6 +307,99 @@ async fn a_look_that_panics_is_told_to_all_who_wait_for_it_and_the_next_is_whole
     .await;
 }
 
+const TRIGGER: &str = "HYGIENE.TRIGGER shop.add QUEUE fresh TIMEOUT 60s";
+
+#[tokio::test]
+async fn trigger_looks_for_its_queue_in_slices_and_publishes_then() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        crowd(&mut conn, "", 2_000).await;
+        conn.run("HYGIENE.SCAN MEMORY OFF").await;
+        slowly(&mut conn).await;
+        let mut worker = server.connect().await;
+        let taken =
+            tokio::spawn(async move { format!("{:?}", worker.value("BRPOP fresh 60").await) });
+        let (_, first) = waits(&server, TRIGGER).await;
+        let (_, second) = waits(&server, TRIGGER).await;
+        assert_eq!(number(&mut conn, "faults_total").await, 0);
+        let error = conn.error("MODULE UNLOAD hygiene").await;
+        assert!(!error.is_empty());
+        assert_eq!(conn.int("EXISTS fresh").await, 0);
+        assert!(!taken.is_finished(), "published before it was looked");
+        quickly(&mut conn).await;
+        // kombu's worker asks each second anew.
+        let taken = tokio::time::timeout(SOON, taken).await;
+        let taken = taken.expect("a message").expect("nobody panics");
+        assert!(taken.contains("shop.add"), "{taken}");
+        wait_for("the other message", SOON, async || {
+            same(conn.int("LLEN fresh").await, 1)
+        })
+        .await;
+        for asked in [first, second] {
+            assert!(!asked.is_finished(), "waits for its result");
+            asked.abort();
+        }
+        no_slice_is_above(
+            LONGEST_SLICE_US,
+            &mut conn,
+            &["HYGIENE.TRIGGER shop.add QUEUE fresh TIMEOUT 1s"],
+        )
+        .await;
+        server.assert_alive();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_forbids_to_publish_while_trigger_looks_is_told_and_nothing_is_published() {
+    on_every_server(async |binary| {
+        let mut server = Setup::on(binary).start().await;
+        let mut conn = server.connect().await;
+        conn.run("CONFIG SET maxmemory-policy noeviction").await;
+        for (what, undo, told) in [
+            ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "UNBLOCKED"),
+            ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "(OOM)"),
+            (
+                "CONFIG SET min-replicas-to-write 1",
+                "CONFIG SET min-replicas-to-write 0",
+                "(NOREPLICAS)",
+            ),
+            ("HYGIENE.FAULT slice 1", "PING", "internal fault"),
+        ] {
+            crowd(&mut conn, "", 2_000).await;
+            slowly(&mut conn).await;
+            let (_, asked) = waits(&server, TRIGGER).await;
+            conn.run(what).await;
+            quickly(&mut conn).await;
+            let error = answer(asked).await.expect_err(what);
+            assert!(error.contains(told), "{what}: {error}");
+            conn.run(undo).await;
+            assert_eq!(conn.int("EXISTS fresh").await, 0, "{what}");
+            conn.run("FLUSHALL").await;
+        }
+        // Whoever leaves publishes nothing, nor who is told to stop.
+        crowd(&mut conn, "", 2_000).await;
+        slowly(&mut conn).await;
+        for way in ["CLIENT UNBLOCK", "CLIENT KILL ID"] {
+            let (id, asked) = waits(&server, TRIGGER).await;
+            conn.run(format!("{way} {id}").as_str()).await;
+            assert!(answer(asked).await.is_err(), "{way}");
+        }
+        let (_, asked) = waits(&server, TRIGGER).await;
+        // What it saw lies there no longer: it looks anew.
+        conn.run("FLUSHALL").await;
+        quickly(&mut conn).await;
+        wait_for("the message", SOON, async || {
+            same(conn.int("LLEN fresh").await, 1)
+        })
+        .await;
+        asked.abort();
+        server.assert_alive();
+    })
+    .await;
+}
+
 /// Each is described by the server, so they are asked for some at a time, by their ids.
 #[tokio::test]
 async fn workers_are_counted_among_two_thousand_clients() {

@@ -763,7 +763,7 @@ async fn a_client_that_leaves_or_is_let_go_frees_its_place() {
         let (id, waiting) = waits.remove(0);
         assert_eq!(conn.int(cmd!["CLIENT", "UNBLOCK", id]).await, 1);
         let told = waiting.await.expect("an end").expect_err("let go");
-        assert!(told.contains("the message stays published"), "{told}");
+        assert!(told.contains("once published the message stays"), "{told}");
         for (id, waiting) in waits {
             conn.run(cmd!["CLIENT", "KILL", "ID", id]).await;
             assert!(waiting.await.expect("an end").is_err());

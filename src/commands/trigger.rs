@@ -142,11 +142,11 @@ impl Command for Trigger {
         let timeout_ms = options.timeout_ms.unwrap_or(TIMEOUT_MS);
         trigger::start(
             ctx,
-            &Order {
-                task,
-                queue: options.queue,
-                args: options.args.unwrap_or("[]"),
-                kwargs: options.kwargs.unwrap_or("{}"),
+            Order {
+                task: task.to_owned(),
+                queue: options.queue.map(str::to_owned),
+                args: options.args.unwrap_or("[]").to_owned(),
+                kwargs: options.kwargs.unwrap_or("{}").to_owned(),
                 timeout: Duration::from_millis(timeout_ms.unsigned_abs()),
                 db: options.db,
                 user: user(ctx),

@@ -6,19 +6,17 @@
 //! Those of one user who come before it begins share it.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
 
 use super::judging::Judging;
+use super::slice::{self, Paced};
 use super::{Gathered, Paused, gather_a_little};
 use crate::core::beat::{self, Assessment};
-use crate::core::pace::{Next, Pace};
 use crate::core::reply::Reply;
 use crate::server::command::{Answers, Outcome, Waiting};
 use crate::server::context::now_ms;
 use crate::server::guard::{Entry, guard};
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, cpu};
-use crate::{settings, stats};
+use crate::server::{Ctx, MainCell};
 
 /// How long a look rests while the data set is being loaded, in ms.
 const REST_MS: u64 = 50;
@@ -58,7 +56,7 @@ pub fn ask(ctx: Ctx<'_>, user: Option<Vec<u8>>, show: Show) -> Outcome {
     }
     let mut looking = Looking::Due;
     if with(|looks| looks.asked.is_empty()) {
-        let slice = SliceOfTime::begin(settings::now().settings.slice_us);
+        let slice = slice::Slice::begin();
         looking = looking.go_on(ctx, user.as_deref(), || slice.over());
         slice.end();
         if let Looking::Answers(status) = &looking {
@@ -141,34 +139,6 @@ impl Looking {
     }
 }
 
-/// A slice that runs, counted when it ends.
-struct SliceOfTime {
-    started: Instant,
-    cpu_us: u64,
-    length: Duration,
-}
-
-impl SliceOfTime {
-    fn begin(slice_us: u64) -> Self {
-        Self {
-            started: Instant::now(),
-            cpu_us: cpu::thread_us(),
-            length: Duration::from_micros(slice_us),
-        }
-    }
-
-    fn over(&self) -> bool {
-        self.started.elapsed() >= self.length
-    }
-
-    /// How long it took, in µs.
-    fn end(self) -> u64 {
-        let spent_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        stats::slice(spent_us, cpu::thread_us().saturating_sub(self.cpu_us));
-        spent_us
-    }
-}
-
 /// One who waits.
 struct Client {
     waiting: Waiting,
@@ -192,9 +162,7 @@ struct Looks {
     answers: HashMap<u64, Result<Reply, String>>,
     last_id: u64,
     timer: Option<Timer>,
-    pace: Pace,
-    /// When the last slice ended.
-    ended: Option<Instant>,
+    paced: Paced,
 }
 
 static LOOKS: MainCell<Option<Looks>> = MainCell::new(None);
@@ -209,8 +177,7 @@ impl Looks {
         let db = ctx.db();
         if self.asked.is_empty() {
             self.looking = looking;
-            self.pace = Pace::default();
-            self.ended = Some(Instant::now());
+            self.paced = Paced::new();
         }
         let waits = self.asked.iter_mut().skip(1);
         let mut alike = waits.filter(|asked| asked.db == db && asked.user == user);
@@ -263,14 +230,7 @@ impl Task for Slice {
             });
             return;
         }
-        let current = settings::now();
-        let slice_us = with(|looks| {
-            let had = looks.ended.map_or(Duration::MAX, |ended| ended.elapsed());
-            let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
-            looks.pace.begin(had_us, 0);
-            looks.pace.slice_us(&current.settings)
-        });
-        let slice = SliceOfTime::begin(slice_us);
+        let slice = with(|looks| looks.paced.begin());
         let rest = guard(Entry::Slice, || asked.go_on(ctx, looking, || slice.over()));
         let spent_us = slice.end();
         with(|looks| {
@@ -278,11 +238,7 @@ impl Task for Slice {
                 looks.asked.push_front(asked);
                 looks.looking = looking;
             }
-            looks.ended = Some(Instant::now());
-            let wait = match looks.pace.end(spent_us, 0, &current.settings) {
-                Next::Turn => 1,
-                Next::Ms(ms) => ms,
-            };
+            let wait = looks.paced.end(spent_us);
             looks.rearm(ctx, wait);
         });
     }

@@ -16,6 +16,7 @@ pub mod look;
 mod queues;
 mod redbeat;
 mod sightings;
+pub mod slice;
 mod unacked;
 mod workers;
 
@@ -314,12 +315,8 @@ impl Gathered {
     }
 }
 
-/// Looks at what the caller may see, in one piece, however long that takes.
-pub fn gather(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
-    Paused::begin(ctx, user, now_ms).in_one_piece(ctx)
-}
-
-/// The same where nobody can wait, within narrower bounds.
+/// Looks at what the caller may see in one piece, where nobody can wait, and so within
+/// narrower bounds.
 fn gather_a_little(ctx: Ctx<'_>, user: Option<&[u8]>, now_ms: i64) -> Gathered {
     Paused::within(&IN_ONE_PIECE, ctx, user, now_ms).in_one_piece(ctx)
 }

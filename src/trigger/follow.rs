@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::{Order, Published};
 use crate::core::celery::outcome;
 use crate::core::keys::KeyType;
 use crate::core::reply::Reply;
@@ -46,6 +47,30 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// One that is published now, and whose client waits.
+    pub fn new(client: Waiting, order: Order, published: Published) -> Self {
+        Self {
+            id: 0,
+            client,
+            user: order.user,
+            task: order.task,
+            task_id: published.task_id,
+            tag: published.tag,
+            message: published.message,
+            route: published.route,
+            db: published.db,
+            key: published.key,
+            unacked: published.unacked,
+            since: Instant::now(),
+            timeout: order.timeout,
+            left: false,
+            flushed: false,
+            popped_ms: None,
+            result: None,
+            progress: published.progress,
+        }
+    }
+
     /// Looks what became of the message; the answer, if the wait is over.
     pub fn look(&mut self, ctx: Ctx<'_>) -> Option<Result<Reply, String>> {
         if self.left {

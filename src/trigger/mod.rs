@@ -6,6 +6,7 @@
 //! One timer serves all that wait, and there is none while nobody does.
 
 mod follow;
+mod seek;
 mod waiting;
 
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use crate::core::beat::Evidence;
 use crate::core::celery::message::{Message, uuid};
 use crate::core::keys::{Class, KeyType};
 use crate::core::trigger::{Asked, Progress, Route, route};
-use crate::evidence::{self, look::Look};
+use crate::evidence::look::Look;
+use crate::evidence::slice::Slice;
 use crate::known;
 use crate::server::acl::{Right, User};
 use crate::server::call::{self, Value};
@@ -22,19 +24,20 @@ use crate::server::command::{Outcome, Waiting};
 use crate::server::context::{db_number, now_ms, random_bytes};
 use crate::server::{Ctx, Str};
 use follow::Trigger;
+use seek::Seeking;
 use waiting::{Clients, MOST_WAITING};
 pub use waiting::{flushed, popped, shut, stored, swapped};
 
 /// What is to be published.
-pub struct Order<'a> {
+pub struct Order {
     /// The task's name.
-    pub task: &'a str,
+    pub task: String,
     /// QUEUE.
-    pub queue: Option<&'a str>,
+    pub queue: Option<String>,
     /// Positional arguments, a JSON array.
-    pub args: &'a str,
+    pub args: String,
     /// Named arguments, a JSON object.
-    pub kwargs: &'a str,
+    pub kwargs: String,
     /// How long to wait for the result.
     pub timeout: Duration,
     /// DB.
@@ -43,26 +46,71 @@ pub struct Order<'a> {
     pub user: Option<Vec<u8>>,
 }
 
+/// A message that was pushed to its queue.
+struct Published {
+    task_id: String,
+    tag: String,
+    message: String,
+    route: Route,
+    db: i32,
+    /// The queue's list.
+    key: Vec<u8>,
+    /// Hashes that a taken message may lie in.
+    unacked: Vec<Vec<u8>>,
+    progress: Progress,
+}
+
 /// Publishes and lets the client wait. Nothing is written where anything is refused.
-pub fn start(ctx: Ctx<'_>, order: &Order<'_>) -> Outcome {
-    match publish(ctx, order) {
+pub fn start(ctx: Ctx<'_>, order: Order) -> Outcome {
+    match begin(ctx, order) {
         Ok(()) => Outcome::Waits,
         Err(why) => Outcome::Refused(why),
     }
 }
 
-fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
+fn begin(ctx: Ctx<'_>, order: Order) -> Result<(), String> {
     may_wait(ctx)?;
-    let _home = ctx.home();
-    let home = db_number(ctx.db());
-    let evidence = evidence::gather(ctx, order.user.as_deref(), now_ms()).evidence;
-    let asked = Asked {
-        task: order.task,
-        queue: order.queue.map(str::as_bytes),
-        db: order.db,
+    let home = ctx.db();
+    let mut look = seek::Look::Due;
+    if !waiting::somebody_seeks() {
+        let slice = Slice::begin();
+        look = look.go_on(ctx, order.user.as_deref(), || slice.over());
+        slice.end();
+    }
+    if let seek::Look::Found(evidence) = &look {
+        let published = {
+            let _home = ctx.home();
+            publish(ctx, &order, evidence)?
+        };
+        let client = Waiting::block::<Clients>(ctx)
+            .ok_or("published, but the server does not let this client wait for the result")?;
+        waiting::add(ctx, Trigger::new(client, order, published));
+        return Ok(());
+    }
+    let client = Waiting::block::<Clients>(ctx)
+        .ok_or("the server does not let this client wait; nothing was published")?;
+    let seeking = Seeking {
+        client,
+        order,
         home,
+        look,
+        since: Instant::now(),
+        left: false,
     };
-    let route = route(&evidence, &asked)?;
+    waiting::seek(ctx, seeking);
+    Ok(())
+}
+
+/// Pushes the message to the queue that the evidence points to, seen from the client's
+/// own database, which is selected.
+fn publish(ctx: Ctx<'_>, order: &Order, evidence: &Evidence) -> Result<Published, String> {
+    let asked = Asked {
+        task: &order.task,
+        queue: order.queue.as_deref().map(str::as_bytes),
+        db: order.db,
+        home: db_number(ctx.db()),
+    };
+    let route = route(evidence, &asked)?;
     let db = i32::try_from(route.db).unwrap_or(0);
     let key = route.key();
     may_push(ctx, order, &route)?;
@@ -71,12 +119,12 @@ fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
         .map_err(|_| "the queue's name is no UTF-8, so it cannot stand in a message".to_owned())?;
     let (task_id, tag) = (uuid(random_bytes()), uuid(random_bytes()));
     let message = Message {
-        task: order.task,
+        task: &order.task,
         id: &task_id,
         tag: &tag,
         queue: &queue,
-        args: order.args,
-        kwargs: order.kwargs,
+        args: &order.args,
+        kwargs: &order.kwargs,
     }
     .to_json();
 
@@ -89,39 +137,22 @@ fn publish(ctx: Ctx<'_>, order: &Order<'_>) -> Result<(), String> {
         refused => return Err(refusal(ctx, &refused)),
     }
     known::seen(db, &key, Class::Queue, KeyType::List);
-    let client = Waiting::block::<Clients>(ctx)
-        .ok_or("published, but the server does not let this client wait for the result")?;
     let mut unacked = vec![route.unacked()];
-    unacked.extend(other_unacked(&evidence, &route));
-    let progress = Progress {
-        published_ms,
-        leaves_results: leaves_results(&evidence, order.task),
-        ..Progress::default()
-    };
-    waiting::add(
-        ctx,
-        Trigger {
-            id: 0,
-            client,
-            user: order.user.clone(),
-            task: order.task.to_owned(),
-            task_id,
-            tag,
-            message,
-            route,
-            db,
-            key,
-            unacked,
-            since: Instant::now(),
-            timeout: order.timeout,
-            left: false,
-            flushed: false,
-            popped_ms: None,
-            result: None,
-            progress,
+    unacked.extend(other_unacked(evidence, &route));
+    Ok(Published {
+        task_id,
+        tag,
+        message,
+        route,
+        db,
+        key,
+        unacked,
+        progress: Progress {
+            published_ms,
+            leaves_results: leaves_results(evidence, &order.task),
+            ..Progress::default()
         },
-    );
-    Ok(())
+    })
 }
 
 /// Whether runs of the task were seen to leave results: in a sweep, or as its messages
@@ -162,9 +193,7 @@ fn may_wait(ctx: Ctx<'_>) -> Result<(), String> {
                 .to_owned(),
         );
     }
-    if !flags.may_write() {
-        return Err("this server is a replica or is loading: ask its primary".to_owned());
-    }
+    may_publish(ctx)?;
     if waiting::count() >= MOST_WAITING {
         return Err(format!(
             "{MOST_WAITING} clients wait for HYGIENE.TRIGGER already: try again when one is answered"
@@ -173,9 +202,17 @@ fn may_wait(ctx: Ctx<'_>) -> Result<(), String> {
     Ok(())
 }
 
+fn may_publish(ctx: Ctx<'_>) -> Result<(), String> {
+    if ctx.flags().may_write() {
+        Ok(())
+    } else {
+        Err("this server is a replica or is loading: ask its primary".to_owned())
+    }
+}
+
 /// Whether the queue is one that a worker could read from, and the caller may
 /// write to.
-fn may_push(ctx: Ctx<'_>, order: &Order<'_>, route: &Route) -> Result<(), String> {
+fn may_push(ctx: Ctx<'_>, order: &Order, route: &Route) -> Result<(), String> {
     let key = route.key();
     let db = i32::try_from(route.db).unwrap_or(0);
     if let Some(user) = &order.user {

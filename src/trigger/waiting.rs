@@ -1,12 +1,14 @@
 //! The clients that wait, and when to look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::follow::Trigger;
+use super::seek::{Look, Seeking, Step};
 use crate::core::keys::result_id;
 use crate::core::reply::Reply;
+use crate::evidence::slice::Paced;
 use crate::server::command::{Answers, Waiting};
 use crate::server::context::{db_number, now_ms};
 use crate::server::events::Written;
@@ -23,6 +25,9 @@ pub const MOST_WAITING: usize = 16;
 const SOON: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(100);
 
+/// How long a search for a queue rests while the server is not to be written to, in ms.
+const REST_MS: u64 = 50;
+
 #[derive(Default)]
 struct Triggers {
     waiting: Vec<Trigger>,
@@ -32,6 +37,10 @@ struct Triggers {
     /// The timer was armed by an event.
     hurried: bool,
     looked: Option<Instant>,
+    /// Those whose queue is being found, one after the other.
+    seeking: VecDeque<Seeking>,
+    seeks: Option<Timer>,
+    paced: Paced,
 }
 
 static TRIGGERS: MainCell<Option<Triggers>> = MainCell::new(None);
@@ -48,20 +57,31 @@ pub fn count() -> usize {
     WAITING.load(Relaxed)
 }
 
-/// Follows one more.
-pub fn add(ctx: Ctx<'_>, mut trigger: Trigger) {
+/// Whether a queue is being found: of such looks one goes on at a time.
+pub fn somebody_seeks() -> bool {
+    with(|triggers| !triggers.seeking.is_empty())
+}
+
+/// Goes on to find the queue of one more.
+pub fn seek(ctx: Ctx<'_>, seeking: Seeking) {
     with(|triggers| {
-        triggers.last_id += 1;
-        trigger.id = triggers.last_id;
-        triggers.waiting.push(trigger);
-        triggers.rearm(ctx);
+        if triggers.seeking.is_empty() {
+            triggers.paced = Paced::new();
+        }
+        triggers.seeking.push_back(seeking);
+        triggers.rearm_seeks(ctx, 1);
     });
+}
+
+/// Follows one more.
+pub fn add(ctx: Ctx<'_>, trigger: Trigger) {
+    with(|triggers| triggers.follow(ctx, trigger));
 }
 
 impl Triggers {
     /// Arms the timer if there is none and somebody waits.
     fn rearm(&mut self, ctx: Ctx<'_>) {
-        WAITING.store(self.waiting.len(), Relaxed);
+        self.counted();
         let left = |trigger: &Trigger| trigger.timeout.saturating_sub(trigger.since.elapsed());
         let Some(next) = self.waiting.iter().map(left).min() else {
             return;
@@ -69,6 +89,31 @@ impl Triggers {
         if self.timer.is_none() {
             self.timer = arm(ctx, next.min(LATEST));
         }
+    }
+
+    fn follow(&mut self, ctx: Ctx<'_>, mut trigger: Trigger) {
+        self.last_id += 1;
+        trigger.id = self.last_id;
+        self.waiting.push(trigger);
+        self.rearm(ctx);
+    }
+
+    fn counted(&self) {
+        WAITING.store(self.waiting.len() + self.seeking.len(), Relaxed);
+    }
+
+    fn rearm_seeks(&mut self, ctx: Ctx<'_>, ms: u64) {
+        self.counted();
+        if self.seeks.is_none() && !self.seeking.is_empty() {
+            self.seeks = Timer::arm::<Seek>(ctx, ms);
+        }
+    }
+
+    /// Answers a client, when what is on the stack has returned.
+    fn answer(&mut self, client: Waiting, answer: Result<Reply, String>) {
+        self.last_id += 1;
+        self.answers.insert(self.last_id, answer);
+        client.done(self.last_id);
     }
 
     /// Looks soon.
@@ -142,12 +187,20 @@ fn is_result(key: &[u8], task_id: &str) -> bool {
 /// gone is looked up: a DEBUG RELOAD empties all and brings it back.
 pub fn flushed(db: Option<i32>) {
     with(|triggers| {
+        begin_anew(&mut triggers.seeking);
         for trigger in &mut triggers.waiting {
             if trigger.progress.taken_ms.is_none() && db.is_none_or(|db| db == trigger.db) {
                 trigger.flushed = true;
             }
         }
     });
+}
+
+/// What was seen so far lies there no longer, or elsewhere.
+fn begin_anew(seeking: &mut VecDeque<Seeking>) {
+    for seeking in seeking {
+        seeking.look = Look::Due;
+    }
 }
 
 /// Two databases have changed places.
@@ -158,6 +211,7 @@ pub fn swapped(a: i32, b: i32) {
         db => db,
     };
     with(|triggers| {
+        begin_anew(&mut triggers.seeking);
         for trigger in &mut triggers.waiting {
             trigger.db = other(trigger.db);
             trigger.route.db = db_number(trigger.db);
@@ -174,13 +228,15 @@ pub fn swapped(a: i32, b: i32) {
 /// A client waits.
 pub fn shut(ctx: Ctx<'_>) -> Result<(), String> {
     with(|triggers| {
-        if !triggers.waiting.is_empty() || !triggers.answers.is_empty() {
+        let nobody = triggers.waiting.is_empty() && triggers.seeking.is_empty();
+        if !nobody || !triggers.answers.is_empty() {
             return Err(
                 "a client waits for HYGIENE.TRIGGER: let it end or CLIENT UNBLOCK it first"
                     .to_owned(),
             );
         }
-        if let Some(timer) = triggers.timer.take() {
+        let timers = [triggers.timer.take(), triggers.seeks.take()];
+        for timer in timers.into_iter().flatten() {
             timer.stop(ctx);
         }
         Ok(())
@@ -195,7 +251,7 @@ pub struct Clients;
 
 impl Answers for Clients {
     const LET_GO: &'static str =
-        "told to stop waiting; the message stays published and may still be taken";
+        "told to stop waiting; once published the message stays and may still be taken";
 
     fn take(id: u64) -> Option<Result<Reply, String>> {
         with(|triggers| triggers.answers.remove(&id))
@@ -205,6 +261,9 @@ impl Answers for Clients {
         with(|triggers| {
             for trigger in &mut triggers.waiting {
                 trigger.left |= trigger.client == *client;
+            }
+            for seeking in &mut triggers.seeking {
+                seeking.left |= seeking.client == *client;
             }
         });
     }
@@ -248,6 +307,49 @@ impl Task for LookAtAll {
             triggers.timer = None;
             triggers.hurried = false;
             triggers.rearm(ctx);
+        });
+    }
+}
+
+/// One slice of one search for a queue.
+struct Seek;
+
+impl Task for Seek {
+    fn fire(ctx: Ctx<'_>) {
+        let seeking = with(|triggers| {
+            triggers.seeks = None;
+            triggers.seeking.retain(|seeking| !seeking.left);
+            triggers.counted();
+            triggers.seeking.pop_front()
+        });
+        let Some(seeking) = seeking else {
+            return;
+        };
+        let slice = with(|triggers| triggers.paced.begin());
+        let step = guard(Entry::Slice, || seeking.go_on(ctx, || slice.over()));
+        let spent_us = slice.end();
+        with(|triggers| {
+            let mut wait_ms = triggers.paced.end(spent_us);
+            match step {
+                Some(Step::More(seeking)) => triggers.seeking.push_front(seeking),
+                Some(Step::Rest(seeking)) => {
+                    triggers.seeking.push_front(seeking);
+                    wait_ms = REST_MS;
+                }
+                Some(Step::Refused(client, why)) => triggers.answer(client, Err(why)),
+                Some(Step::Published(trigger)) => triggers.follow(ctx, *trigger),
+                // A fault of ours, and its client is told.
+                None => {}
+            }
+            triggers.rearm_seeks(ctx, wait_ms);
+        });
+    }
+
+    /// Who was on the stack is gone, and was told so.
+    fn failed(ctx: Ctx<'_>) {
+        with(|triggers| {
+            triggers.seeks = None;
+            triggers.rearm_seeks(ctx, REST_MS);
         });
     }
 }
