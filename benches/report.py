@@ -842,8 +842,9 @@ WHY = (
     ),
     (
         ("slices,",),
-        "Slices: single ones of some ms are those that the loop has, too, which does nothing (see "
-        "Limits kept): the same pass has them in one round and not in the next.",
+        "Slices: one in some ten thousand of a pass over such a broker takes 2 to 4 ms, in most "
+        "rounds. The loop that does nothing (see Limits kept) had as much in one of nine such passes, "
+        "so the machine does not account for all of them; where in a pass they are is not known.",
     ),
     (
         ("observation:",),
