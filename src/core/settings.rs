@@ -630,11 +630,11 @@ mod tests {
     fn names_with_blanks_are_quoted_and_every_list_is_read_as_it_was_shown() {
         let mut settings = Settings::default();
         for (name, value) in [
-            ("expected-tasks", r#""clean up=1h" a=b=2m"#),
-            ("result-keys", r#""a b*" c"#),
-            ("exempt-keys", r#""x y""#),
-            ("key-prefixes", r#""my app:" p:"#),
-            ("maintenance-queues", r#""low prio" celery"#),
+            ("expected-tasks", "'clean up=1h' a=b=2m"),
+            ("result-keys", "'a b*' c"),
+            ("exempt-keys", "'x y'"),
+            ("key-prefixes", "'my app:' p:"),
+            ("maintenance-queues", r#"'low prio' "it's odd""#),
         ] {
             settings.set(name.as_bytes(), value.as_bytes()).unwrap();
             let shown = named(name.as_bytes()).unwrap().show(&settings);

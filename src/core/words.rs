@@ -29,7 +29,9 @@ pub fn split(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     Ok(words)
 }
 
-/// The list of these words.
+/// The list of these words. A word is quoted by single quotes where that will do: Valkey
+/// 8.1 writes a module's setting between double quotes as it stands (CONFIG REWRITE), and
+/// does not start again where there are others inside.
 #[must_use]
 pub fn join<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut text = Vec::new();
@@ -43,6 +45,13 @@ pub fn join<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
             || word.starts_with(b"'")
             || word.iter().any(odd)
         {
+            let plain = |byte: &u8| !matches!(byte, 0..=0x1f | b'\'' | b'\\');
+            if word.iter().all(plain) {
+                text.push(b'\'');
+                text.extend(word);
+                text.push(b'\'');
+                continue;
+            }
             text.push(b'"');
             for byte in word {
                 match byte {
@@ -178,7 +187,7 @@ mod tests {
         );
         assert_eq!(
             join([&b"clean up=1h"[..], b"b=10m"]),
-            br#""clean up=1h" b=10m"#
+            b"'clean up=1h' b=10m"
         );
     }
 }
