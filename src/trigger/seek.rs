@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::follow::Trigger;
-use super::{Order, Published, may_publish, publish};
+use super::{Order, may_publish, publish};
 use crate::core::beat::{Evidence, Refusal};
 use crate::evidence::Paused;
 use crate::observe;
@@ -65,13 +65,12 @@ impl Seeking {
     /// Goes on until it is `enough`; what was true when the client asked may have
     /// changed.
     pub fn go_on(mut self, ctx: Ctx<'_>, enough: impl FnMut() -> bool) -> Step {
-        let rest = |seeking: Self| match seeking.since.elapsed() < seeking.order.timeout {
-            true => Step::Rest(seeking),
-            false => Step::Refused(seeking.client, too_late(seeking.order.timeout)),
-        };
+        if self.since.elapsed() >= self.order.timeout {
+            return Step::Refused(self.client, too_late(self.order.timeout));
+        }
         let flags = ctx.flags();
         if flags.loading() && flags.primary() {
-            return rest(self);
+            return Step::Rest(self);
         }
         if let Err(why) = may_publish(ctx) {
             return Step::Refused(self.client, why);
@@ -82,25 +81,20 @@ impl Seeking {
         }
         self.look = self.look.go_on(ctx, self.order.user.as_deref(), enough);
         let Look::Found(evidence) = &self.look else {
-            return match self.since.elapsed() < self.order.timeout {
-                true => Step::More(self),
-                false => Step::Refused(self.client, too_late(self.order.timeout)),
-            };
+            return Step::More(self);
         };
         if writes_paused() {
-            return rest(self);
+            return Step::Rest(self);
         }
         if let Some(why) = observe::refusal(ctx).and_then(refused) {
             return Step::Refused(self.client, why);
         }
         match publish(ctx, &self.order, evidence) {
-            Ok(published) => Step::Published(Box::new(self.followed(published))),
+            Ok(published) => {
+                Step::Published(Box::new(Trigger::new(self.client, self.order, published)))
+            }
             Err(why) => Step::Refused(self.client, why),
         }
-    }
-
-    fn followed(self, published: Published) -> Trigger {
-        Trigger::new(self.client, self.order, published)
     }
 }
 

@@ -1159,7 +1159,8 @@ fn at_the_bounds(of: impl Fn(usize) -> Vec<Voice>) -> Evidence {
     })
 }
 
-fn voice(origin: String, ago: i64) -> Voice {
+/// One that came each minute until so long ago.
+pub fn voice(origin: String, ago: i64) -> Voice {
     Voice {
         origin,
         known_ms: NOW - H,

@@ -343,9 +343,9 @@ fn typed(name: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::scenarios::{
-        H, MIN, NOW, S, entry, expect, marked, queue, redbeat, taken, with, workers,
+        H, MIN, NOW, S, entry, expect, marked, queue, redbeat, taken, voice, with, workers,
     };
-    use super::super::{Line, Rhythm, Tick, judge};
+    use super::super::{Line, Tick, judge};
     use super::*;
 
     fn told(evidence: &Evidence) -> Vec<String> {
@@ -356,21 +356,12 @@ mod tests {
     /// A beat that spoke each minute until ten minutes ago.
     fn silent(entry: Option<&str>) -> Evidence {
         let voice = Voice {
-            origin: "gen20669@vm".to_owned(),
             known_ms: NOW - 2 * H,
             first_ms: NOW - 2 * H,
-            last_ms: NOW - 10 * MIN,
             count: 110,
             marked: true,
-            rhythm: Some(Rhythm {
-                interval_ms: MIN,
-                longest_ms: MIN,
-                gaps: 15,
-                alike: 15,
-                even: true,
-                clock: false,
-            }),
-            ..Voice::default()
+            times_ms: Vec::new(),
+            ..voice("gen20669@vm".to_owned(), 10 * MIN)
         };
         with(|e| {
             e.heard.since_ms = Some(NOW - 3 * H);
