@@ -8,6 +8,7 @@
 //! - [`observe`]: what the traffic of queues shows, for BEATSTATUS.
 //! - [`evidence`]: what lies in Redis about periodic work, for BEATSTATUS.
 //! - [`clients`]: who is connected, for both and for SCAN.
+//! - [`slice`]: how long all of them may work at a time.
 //! - [`trigger`]: one task, published and followed to its result.
 //! - [`commands`]: what people type.
 
@@ -21,6 +22,7 @@ pub mod known;
 pub mod observe;
 pub mod server;
 pub mod settings;
+pub mod slice;
 pub mod stats;
 pub mod sweep;
 pub mod trigger;

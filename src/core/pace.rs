@@ -58,6 +58,17 @@ pub enum Next {
     Ms(u64),
 }
 
+impl Next {
+    /// In how many ms a timer comes for it.
+    #[must_use]
+    pub const fn ms(self) -> u64 {
+        match self {
+            Self::Turn => 1,
+            Self::Ms(ms) => ms,
+        }
+    }
+}
+
 impl Pace {
     /// The pace of a sweep that begins, among clients until the opposite is seen.
     #[must_use]

@@ -8,7 +8,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::judging::Judging;
-use super::slice::{self, Paced};
 use super::{Gathered, Paused, gather_a_little};
 use crate::core::beat::{self, Assessment};
 use crate::core::reply::Reply;
@@ -17,6 +16,7 @@ use crate::server::context::now_ms;
 use crate::server::guard::{Entry, guard};
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell};
+use crate::slice::{self, Paced};
 
 /// How long a look rests while the data set is being loaded, in ms.
 const REST_MS: u64 = 50;
@@ -177,7 +177,7 @@ impl Looks {
         let db = ctx.db();
         if self.asked.is_empty() {
             self.looking = looking;
-            self.paced = Paced::new();
+            self.paced = Paced::after_a_slice();
         }
         let waits = self.asked.iter_mut().skip(1);
         let mut alike = waits.filter(|asked| asked.db == db && asked.user == user);
@@ -230,7 +230,7 @@ impl Task for Slice {
             });
             return;
         }
-        let slice = with(|looks| looks.paced.begin());
+        let slice = with(|looks| looks.paced.begin(0));
         let rest = guard(Entry::Slice, || asked.go_on(ctx, looking, || slice.over()));
         let spent_us = slice.end();
         with(|looks| {
@@ -238,7 +238,7 @@ impl Task for Slice {
                 looks.asked.push_front(asked);
                 looks.looking = looking;
             }
-            let wait = looks.paced.end(spent_us);
+            let wait = looks.paced.end(spent_us, 0).ms();
             looks.rearm(ctx, wait);
         });
     }

@@ -16,7 +16,6 @@ pub mod look;
 mod queues;
 mod redbeat;
 mod sightings;
-pub mod slice;
 mod unacked;
 mod workers;
 

@@ -13,8 +13,9 @@ use crate::server::context::{disk_forbids, memory_full, now_ms, replicas, writes
 use crate::server::guard::{Entry, guard};
 use crate::server::scan::Cursor;
 use crate::server::timer::{Task, Timer};
-use crate::server::{Ctx, MainCell, cpu, differences, events};
-use crate::{settings, stats};
+use crate::server::{Ctx, MainCell, differences, events};
+use crate::slice::{self, Paced};
+use crate::stats;
 
 /// Jobs that run or wait at once; more are refused.
 const MOST_JOBS: usize = 16;
@@ -82,9 +83,7 @@ struct Jobs {
     /// meanwhile.
     on_turn: Option<u64>,
     stop_on_turn: Option<&'static str>,
-    pace: Pace,
-    /// When the last slice ended.
-    ended: Option<Instant>,
+    paced: Paced,
     /// Visitors that have replied and keep a lot.
     leftover: Vec<Box<dyn Visitor>>,
 }
@@ -146,8 +145,7 @@ pub fn start(ctx: Ctx<'_>, order: Order, client: Option<Waiting>) -> u64 {
         });
         if jobs.next.is_none() && jobs.on_turn.is_none() {
             jobs.next = Timer::arm::<Slice>(ctx, 0).map(Armed::Timer);
-            jobs.pace = Pace::new(events::count_turns::<Slice>(ctx, true));
-            jobs.ended = None;
+            jobs.paced = Paced::new(Pace::new(events::count_turns::<Slice>(ctx, true)));
         }
         id
     })
@@ -261,10 +259,9 @@ impl Slice {
         let Some(mut visitor) = with(|jobs| jobs.leftover.pop()) else {
             return false;
         };
-        let (started, cpu_us) = (Instant::now(), cpu::thread_us());
-        let slice = Duration::from_micros(settings::now().settings.slice_us);
+        let slice = slice::Slice::begin();
         let mut more = true;
-        while more && started.elapsed() < slice {
+        while more && !slice.over() {
             more = visitor.shed(SHED_AT_ONCE);
         }
         let left = if more {
@@ -273,8 +270,7 @@ impl Slice {
             drop(visitor);
             None
         };
-        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        stats::slice(spent_us, cpu::thread_us().saturating_sub(cpu_us));
+        slice.end();
         with(|jobs| {
             jobs.next = None;
             jobs.leftover.extend(left);
@@ -293,29 +289,19 @@ impl Task for Slice {
             with(|jobs| jobs.rearm(ctx, Next::Ms(REST_MS)));
             return;
         };
-        let current = settings::now();
-        let slice_us = with(|jobs| {
-            let had = jobs.ended.map_or(Duration::MAX, |ended| ended.elapsed());
-            let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
-            jobs.pace.begin(had_us, events::take_turns());
-            jobs.pace.slice_us(&current.settings)
-        });
-        let (started, cpu_us) = (Instant::now(), cpu::thread_us());
-        let step = guard(Entry::Slice, || job.slice(ctx, slice_us))
+        let slice = with(|jobs| jobs.paced.begin(events::take_turns()));
+        let step = guard(Entry::Slice, || job.slice(ctx, || slice.over()))
             .unwrap_or_else(|| Step::Failed("internal fault, see the log".to_owned()));
-        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let spent_us = slice.spent_us();
         job.run.server_us += spent_us;
         job.run.slices += 1;
         let wait = match &step {
             Step::Again { writes, held_back } => {
-                let next = with(|jobs| {
-                    jobs.ended = Some(Instant::now());
-                    jobs.pace.end(spent_us, *writes, &current.settings)
-                });
-                match next {
-                    Next::Turn if held_back.is_some() => Next::Ms(HELD_BACK_MS),
-                    Next::Ms(ms) if held_back.is_some() => Next::Ms(ms.max(HELD_BACK_MS)),
-                    next => next,
+                let next = with(|jobs| jobs.paced.end(spent_us, *writes));
+                if held_back.is_some() {
+                    Next::Ms(next.ms().max(HELD_BACK_MS))
+                } else {
+                    next
                 }
             }
             Step::Rest(_) => Next::Ms(REST_MS),
@@ -347,8 +333,7 @@ impl Task for Slice {
             }
         }
         // The last one ends with the reply.
-        let spent_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        stats::slice(spent_us, cpu::thread_us().saturating_sub(cpu_us));
+        slice.end();
         with(|jobs| jobs.rearm(ctx, wait));
     }
 
@@ -402,8 +387,7 @@ impl Jobs {
         }
         self.next = match wait {
             Next::Turn if events::in_next_turn() => Some(Armed::NextTurn),
-            Next::Turn => Timer::arm::<Slice>(ctx, 1).map(Armed::Timer),
-            Next::Ms(ms) => Timer::arm::<Slice>(ctx, ms).map(Armed::Timer),
+            next => Timer::arm::<Slice>(ctx, next.ms()).map(Armed::Timer),
         };
     }
 }
@@ -460,7 +444,7 @@ impl Job {
         self.order.visitor.restart();
     }
 
-    fn slice(&mut self, ctx: Ctx<'_>, slice_us: u64) -> Step {
+    fn slice(&mut self, ctx: Ctx<'_>, enough: impl Fn() -> bool) -> Step {
         if let Some(why) = self.stop {
             return Step::Failed(format!(
                 "{} was stopped: {why}, after {} keys",
@@ -520,7 +504,7 @@ impl Job {
         } else {
             None
         };
-        self.work(&turn, slice_us, held_back)
+        self.work(&turn, enough, held_back)
     }
 
     /// Whether a replica is too far behind to be sent more, or the disk takes nothing.
@@ -541,14 +525,18 @@ impl Job {
         why
     }
 
-    /// Scans and handles keys until the time or the portion of writes is used up.
-    fn work(&mut self, turn: &Turn<'_>, slice_us: u64, held_back: Option<&'static str>) -> Step {
+    /// Scans and handles keys until it is `enough` or the portion of writes is used up.
+    fn work(
+        &mut self,
+        turn: &Turn<'_>,
+        enough: impl Fn() -> bool,
+        held_back: Option<&'static str>,
+    ) -> Step {
         let most_writes = if held_back.is_some() {
             HELD_BACK_WRITES
         } else {
             MOST_WRITES
         };
-        let started = Instant::now();
         let mut spent = Cost::default();
         let (mut looks, mut bytes) = (0_u32, 0_u64);
         if !self.all_shown && !turn.ctx.select(self.db) {
@@ -577,7 +565,7 @@ impl Job {
             }
             if looks >= KEYS_PER_CLOCK || bytes >= BYTES_PER_CLOCK {
                 (looks, bytes) = (0, 0);
-                if started.elapsed().as_micros() >= u128::from(slice_us) {
+                if enough() {
                     break;
                 }
             }

@@ -8,7 +8,6 @@ use super::follow::Trigger;
 use super::seek::{Look, Seeking, Step};
 use crate::core::keys::result_id;
 use crate::core::reply::Reply;
-use crate::evidence::slice::Paced;
 use crate::server::command::{Answers, Waiting};
 use crate::server::context::{db_number, now_ms};
 use crate::server::events::Written;
@@ -16,6 +15,7 @@ use crate::server::guard::{Entry, guard};
 use crate::server::timer::{Task, Timer};
 use crate::server::{Ctx, MainCell};
 use crate::settings;
+use crate::slice::Paced;
 
 /// Clients that wait at once; more are refused.
 pub const MOST_WAITING: usize = 16;
@@ -66,7 +66,7 @@ pub fn somebody_seeks() -> bool {
 pub fn seek(ctx: Ctx<'_>, seeking: Seeking) {
     with(|triggers| {
         if triggers.seeking.is_empty() {
-            triggers.paced = Paced::new();
+            triggers.paced = Paced::after_a_slice();
         }
         triggers.seeking.push_back(seeking);
         triggers.rearm_seeks(ctx, 1);
@@ -325,11 +325,11 @@ impl Task for Seek {
         let Some(seeking) = seeking else {
             return;
         };
-        let slice = with(|triggers| triggers.paced.begin());
+        let slice = with(|triggers| triggers.paced.begin(0));
         let step = guard(Entry::Slice, || seeking.go_on(ctx, || slice.over()));
         let spent_us = slice.end();
         with(|triggers| {
-            let mut wait_ms = triggers.paced.end(spent_us);
+            let mut wait_ms = triggers.paced.end(spent_us, 0).ms();
             match step {
                 Some(Step::More(seeking)) => triggers.seeking.push_front(seeking),
                 Some(Step::Rest(seeking)) => {

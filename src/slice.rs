@@ -1,4 +1,5 @@
-//! Slices of looks: how long each may take, and when the next may come.
+//! Slices of work on the main thread: how long each may take, and when the next may
+//! come.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use crate::server::cpu;
 use crate::{settings, stats};
 
 /// A slice that runs, counted when it ends.
+#[derive(Debug)]
 pub struct Slice {
     started: Instant,
     cpu_us: u64,
@@ -15,6 +17,7 @@ pub struct Slice {
 
 impl Slice {
     /// One inside a command, of the length that is set.
+    #[must_use]
     pub fn begin() -> Self {
         Self::of(settings::now().settings.slice_us)
     }
@@ -28,20 +31,27 @@ impl Slice {
     }
 
     /// Whether it has taken as long as it may.
+    #[must_use]
     pub fn over(&self) -> bool {
         self.started.elapsed() >= self.length
     }
 
+    /// How long it has taken so far, in µs.
+    #[must_use]
+    pub fn spent_us(&self) -> u64 {
+        micros(self.started.elapsed())
+    }
+
     /// How long it took, in µs.
     pub fn end(self) -> u64 {
-        let spent_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let spent_us = self.spent_us();
         stats::slice(spent_us, cpu::thread_us().saturating_sub(self.cpu_us));
         spent_us
     }
 }
 
 /// What the main thread is owed between the slices of timers.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Paced {
     pace: Pace,
     /// When the last slice ended.
@@ -49,28 +59,36 @@ pub struct Paced {
 }
 
 impl Paced {
+    /// With nothing owed for what was before.
+    #[must_use]
+    pub const fn new(pace: Pace) -> Self {
+        Self { pace, ended: None }
+    }
+
     /// From a slice on that has just ended.
-    pub fn new() -> Self {
+    #[must_use]
+    pub fn after_a_slice() -> Self {
         Self {
             pace: Pace::default(),
             ended: Some(Instant::now()),
         }
     }
 
-    /// The next slice begins.
-    pub fn begin(&mut self) -> Slice {
-        let had = self.ended.map_or(Duration::MAX, |ended| ended.elapsed());
-        let had_us = u64::try_from(had.as_micros()).unwrap_or(u64::MAX);
-        self.pace.begin(had_us, 0);
+    /// The next slice begins; the event loop has gone round `turns` times since the
+    /// last, where that is counted.
+    pub fn begin(&mut self, turns: u64) -> Slice {
+        let had_us = self.ended.map_or(u64::MAX, |ended| micros(ended.elapsed()));
+        self.pace.begin(had_us, turns);
         Slice::of(self.pace.slice_us(&settings::now().settings))
     }
 
-    /// It has ended and took so many µs; in how many ms the next may come.
-    pub fn end(&mut self, spent_us: u64) -> u64 {
+    /// It took so many µs and wrote so many keys; when the next may come.
+    pub fn end(&mut self, spent_us: u64, writes: u64) -> Next {
         self.ended = Some(Instant::now());
-        match self.pace.end(spent_us, 0, &settings::now().settings) {
-            Next::Turn => 1,
-            Next::Ms(ms) => ms,
-        }
+        self.pace.end(spent_us, writes, &settings::now().settings)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
