@@ -30,7 +30,8 @@ PASSES = (
     "HYGIENE.FIXTTL TTL 7d MAXAGE 7d LIMIT {part}",
     "HYGIENE.ORPHANS REQUEUE LIMIT {part}",
 )
-# Of the keys: what is left is enough for a pass that is run again.
+# A pass that writes takes one of so many parts of the keys: the results of a broker are
+# enough for each of its runs alone.
 PARTS = 20
 # The longest slice allowed, in ms of CPU, and how often a pass with a longer one is run.
 LONGEST_MS = 2
@@ -178,25 +179,28 @@ def slices(job):
 
 def alone(job, words):
     """A pass when its slices are longest, beside the loop that only spins."""
-    job.ask_word("HYGIENE.STATS", "RESET")
     control = Control()
     try:
         with measure.deadline(job.deadline_s):
             job.ask_word(*words)
-        seen = {"control": control.finish()}
+        return {"control": control.finish()}
     finally:
         control.kill()
-    # What a pass has kept is let go of after its reply.
-    wait_a_moment()
-    return seen | slices(job)
 
 
 def beside(job, words):
     """The same beside another client."""
-    job.ask_word("HYGIENE.STATS", "RESET")
     seen = measure.beside(job.server, lambda job: job.ask_word(*words), job.cli, job.deadline_s)
+    return {"waited_us": seen["both"]["max_us"]}
+
+
+def counted(job, run, words):
+    """What such a run shows, and the slices of its pass."""
+    job.ask_word("HYGIENE.STATS", "RESET")
+    seen = run(job, words)
+    # What a pass has kept is let go of after its reply.
     wait_a_moment()
-    return {"waited_us": seen["both"]["max_us"]} | slices(job)
+    return seen | slices(job)
 
 
 def passes(server, keys, cli, deadline_s):
@@ -206,11 +210,11 @@ def passes(server, keys, cli, deadline_s):
         words = name.format(part=keys // PARTS).split()
         named = {"run": name.partition(" LIMIT")[0]}
         for _ in range(MOST_RUNS):
-            seen = alone(job, words)
+            seen = counted(job, alone, words)
             yield named | {"beside": False} | seen
             if seen["longest_cpu_us"] <= LONGEST_MS * 1_000:
                 break
-        yield named | {"beside": True} | beside(job, words)
+        yield named | {"beside": True} | counted(job, beside, words)
 
 
 def answers(server, cli, deadline_s):

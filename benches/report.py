@@ -600,7 +600,7 @@ def lasting_ms(parts, data):
             at = least.setdefault(row["round"], {})
             longest = row["longest_cpu_us"] / 1e3
             at[row["run"]] = min(at.get(row["run"], longest), longest)
-    return Stat.of(max(rounds.values()) for rounds in least.values())
+    return Stat.of(max(runs.values()) for runs in least.values())
 
 
 def control_ms(rows, name):

@@ -7,7 +7,7 @@ use crate::core::pace::{Next, Pace};
 use crate::server::cpu;
 use crate::{settings, stats};
 
-/// A slice that runs, counted when it ends.
+/// A slice that runs, counted if its end is told.
 #[derive(Debug)]
 pub struct Slice {
     started: Instant,

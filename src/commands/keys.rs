@@ -1,7 +1,6 @@
 //! `HYGIENE.KEYS cursor [CLASS c] [NOTTL | TTLBELOW d | TTLABOVE d] [OLDERTHAN d] [MATCH glob] [COUNT n]`
 
 use std::ffi::{CStr, c_int};
-use std::time::Instant;
 
 use super::{WalkOptions, once, unknown_option, user};
 use crate::core::args::{self, Args, quoted};
@@ -17,6 +16,7 @@ use crate::server::command::{Command, Outcome};
 use crate::server::key::Key;
 use crate::server::{Ctx, Str};
 use crate::settings::{self, Current};
+use crate::slice::Slice;
 use crate::sweep::lists;
 
 /// Keys looked at in one call unless COUNT says otherwise.
@@ -176,7 +176,7 @@ fn walk(
     current: &Current,
     user: Option<&User>,
 ) -> Result<Reply, String> {
-    let started = Instant::now();
+    let slice = Slice::begin();
     let count = options.count.unwrap_or(COUNT);
     let (mut cursor, mut asked) = (options.cursor, 0);
     let mut found = Vec::new();
@@ -191,8 +191,7 @@ fn walk(
                 .filter(|name| wanted(ctx, name, options, current, user))
                 .map(Reply::bytes),
         );
-        let slice_us = u128::from(current.settings.slice_us);
-        if cursor == 0 || asked >= count || started.elapsed().as_micros() >= slice_us {
+        if cursor == 0 || asked >= count || slice.over() {
             return Ok(Reply::Array(vec![
                 Reply::bytes(cursor.to_string()),
                 Reply::Array(found),
