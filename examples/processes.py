@@ -37,6 +37,18 @@ def exit_on_sigterm():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
+@contextlib.contextmanager
+def exiting_on_sigterm():
+    """`exit_on_sigterm` for a while, and then as before. For a process that waits for
+    work in between: what arrives just before such a wait is heard after it only."""
+    before = signal.getsignal(signal.SIGTERM)
+    exit_on_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def spawn(command, output, **options):
     """Starts a process whose output goes to a file, in a session of its own, so
     that a Ctrl-C reaches the script first and the process through it. Should

@@ -35,6 +35,9 @@ cargo_test() {
     passed=$(grep -c '^test .* \.\.\. ok$' "$log")
     ((passed == ${#failed[@]}))
 }
+# With what hangs, a part fails by itself, and the others still have their turn: the
+# longest takes two and a half minutes.
+drive() { MODULE=$module timeout --foreground --kill-after 1m 12m "$newest/bin/python" "$@"; }
 # Real workers get no more of a busy machine than is left.
 or_once_more() {
     "$@" && return
@@ -43,18 +46,18 @@ or_once_more() {
     "$@"
 }
 # One driver, in the newest environment; Celery itself runs in the named one.
-e2e() { MODULE=$module or_once_more "$newest/bin/python" tests/e2e/run.py "target/venv/celery-$1"; }
+e2e() { or_once_more drive tests/e2e/run.py "target/venv/celery-$1"; }
 # Of other projects' tests the part that takes a minute a side; make peers has all.
 peers() {
     PATH=$PWD/$newest/bin:$PATH tests/peers/fetch.sh redis-7.0 &&
-        MODULE=$module "$newest/bin/python" tests/peers/run.py --or-none tcl-fast
+        drive tests/peers/run.py --or-none tcl-fast
 }
 e2e_5_2() { e2e 5.2; }
 e2e_5_7() { e2e 5.7; }
-scenarios() { MODULE=$module or_once_more "$newest/bin/python" tests/e2e/scenarios.py --fast; }
+scenarios() { or_once_more drive tests/e2e/scenarios.py --fast; }
 # The newest redis-py and an old 4.x.
-examples() { MODULE=$module "$newest/bin/python" tests/e2e/examples.py "$newest" target/venv/celery-5.2; }
-demo() { MODULE=$module "$newest/bin/python" examples/demo.py; }
+examples() { drive tests/e2e/examples.py "$newest" target/venv/celery-5.2; }
+demo() { drive examples/demo.py; }
 
 checks=("$@")
 ((${#checks[@]})) || checks=(format clippy layers contrib build servers older cargo_test peers

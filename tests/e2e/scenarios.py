@@ -12,6 +12,7 @@ and no false one may show at any moment before: a watch asks ten times a second.
 import argparse
 import multiprocessing
 import re
+import signal
 import sys
 import time
 import traceback
@@ -24,7 +25,7 @@ sys.dont_write_bytecode = True
 
 import local_redis  # noqa: E402
 from local_redis import MODULE, ROOT  # noqa: E402
-from processes import Failure, exit_on_sigterm  # noqa: E402
+from processes import Failure, exit_on_sigterm, exiting_on_sigterm  # noqa: E402
 from scenes import FAST, SCENARIOS, LeftOut  # noqa: E402
 from stage import KINDS, Publisher, Stage, installed  # noqa: E402
 
@@ -97,6 +98,7 @@ def play_step(stage, step, before):
     return f"{first.verdict} {first.moment - begun:.1f} s"
 
 
+@exiting_on_sigterm()
 def play(job):
     """Plays one scenario; answers (job, outcome, what was got, details)."""
     environment, kind, name = job
@@ -207,8 +209,10 @@ def main():
     begun = time.monotonic()
     results, failures = {}, []
     # Processes, not threads: each scenario starts others, and the kernel ends
-    # those together with the thread that started them.
-    with multiprocessing.Pool(arguments.jobs, initializer=exit_on_sigterm) as pool:
+    # those together with the thread that started them. One that waits for the next
+    # scenario is ended by the signal itself; as an exception it could miss it.
+    as_usual = (signal.SIGTERM, signal.SIG_DFL)
+    with multiprocessing.Pool(arguments.jobs, signal.signal, as_usual) as pool:
         for job, outcome, got, details in pool.imap_unordered(play, jobs):
             environment, kind, name = job
             results[job] = (outcome, got)
