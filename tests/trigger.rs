@@ -122,6 +122,14 @@ async fn wait_until_blocked(conn: &mut Conn, clients: i64) {
     .await;
 }
 
+/// A client may wait for its queue to be found first, where the machine is busy.
+async fn wait_until_published(conn: &mut Conn, messages: i64) {
+    wait_for("messages in the queue", LONG, async || {
+        same(conn.int("LLEN celery").await, messages)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_task_that_ends_well_is_followed_to_its_result() {
     on_every_server(async |binary| {
@@ -177,7 +185,7 @@ async fn the_message_is_one_that_kombu_reads() {
                     .await
             })
         };
-        wait_until_blocked(&mut conn, 1).await;
+        wait_until_published(&mut conn, 1).await;
         let taken = Taken::of(text(&list(&conn.value("LRANGE celery 0 -1").await)[0]));
         let headers = &taken.parsed["headers"];
         assert_eq!(headers["task"], "shop.größe");
@@ -377,7 +385,7 @@ async fn a_queue_that_moves_too_slowly_is_told_with_the_messages_ahead() {
         let mut other = server.connect().await;
         let waiting =
             tokio::spawn(async move { other.fields("HYGIENE.TRIGGER shop.add TIMEOUT 1").await });
-        wait_until_blocked(&mut conn, 1).await;
+        wait_until_published(&mut conn, 5_000 - 20 + 2).await;
         conn.pipe(messages).await;
         let told = waiting.await.expect("an answer");
         assert_eq!(told.text("state"), "published", "{told:?}");
@@ -400,7 +408,7 @@ async fn a_message_that_is_purged_or_flushed_is_told_at_once() {
                 tokio::spawn(
                     async move { other.fields("HYGIENE.TRIGGER shop.add TIMEOUT 10m").await },
                 );
-            wait_until_blocked(&mut conn, 1).await;
+            wait_until_published(&mut conn, 1).await;
             conn.run(how).await;
             let told = waiting.await.expect("an answer");
             assert_eq!(told.text("state"), "published", "{how}: {told:?}");
@@ -419,7 +427,7 @@ async fn a_message_that_a_reload_brings_back_is_waited_for() {
         let mut other = server.connect().await;
         let waiting =
             tokio::spawn(async move { other.fields("HYGIENE.TRIGGER shop.add TIMEOUT 2s").await });
-        wait_until_blocked(&mut conn, 1).await;
+        wait_until_published(&mut conn, 1).await;
         conn.run("DEBUG RELOAD").await;
         let told = waiting.await.expect("an answer");
         assert_eq!(told.text("stuck_at"), "worker", "{told:?}");
@@ -751,7 +759,7 @@ async fn a_client_that_leaves_or_is_let_go_frees_its_place() {
         let mut waits = Vec::new();
         for n in 0..16 {
             waits.push(long_wait(&server).await);
-            wait_until_blocked(&mut conn, n + 1).await;
+            wait_until_published(&mut conn, n + 1).await;
         }
         let told = conn.error("HYGIENE.TRIGGER shop.add").await;
         assert!(told.contains("16 clients wait"), "{told}");
@@ -791,7 +799,7 @@ async fn unloading_is_refused_while_a_client_waits_and_events_are_heard_after_a_
     on_every_server(async |binary| {
         let (mut server, mut conn) = bound(Setup::on(binary)).await;
         let (id, waiting) = long_wait(&server).await;
-        wait_until_blocked(&mut conn, 1).await;
+        wait_until_published(&mut conn, 1).await;
         conn.error("MODULE UNLOAD hygiene").await;
         conn.run(cmd!["CLIENT", "UNBLOCK", id]).await;
         assert!(waiting.await.expect("an end").is_err());
@@ -820,7 +828,7 @@ async fn a_client_is_answered_when_its_server_becomes_a_replica_or_ends() {
         let other = Setup::on(binary).without_module().start().await;
         let (mut server, mut conn) = bound(Setup::on(binary)).await;
         let (_, waiting) = long_wait(&server).await;
-        wait_until_blocked(&mut conn, 1).await;
+        wait_until_published(&mut conn, 1).await;
         conn.run(cmd!["REPLICAOF", "127.0.0.1", other.port]).await;
         let told = waiting.await.expect("an end").expect_err("no result");
         assert!(
@@ -832,7 +840,7 @@ async fn a_client_is_answered_when_its_server_becomes_a_replica_or_ends() {
         conn.run("REPLICAOF NO ONE").await;
         conn.run(binding("celery", "celery", "celery")).await;
         let (_, waiting) = long_wait(&server).await;
-        wait_until_blocked(&mut conn, 1).await;
+        wait_until_published(&mut conn, 1).await;
         server.shut_down("NOSAVE");
         assert!(
             waiting.await.expect("an end").is_err(),
