@@ -43,7 +43,7 @@ address)
 #!/bin/sh
 case "\$*" in --version) exec "$server" "\$@" ;; esac
 # The server is not built for it, so leaks are valgrind's; its own jemalloc is behind ours.
-LD_PRELOAD=$runtime ASAN_OPTIONS=log_path=$out/logs/asan:detect_leaks=0:abort_on_error=1 exec "$server" "\$@"
+LD_PRELOAD=$runtime\${LD_PRELOAD:+:\$LD_PRELOAD} ASAN_OPTIONS=log_path=$out/logs/asan:detect_leaks=0:abort_on_error=1 exec "$server" "\$@"
 SH
     # Only the module is built for it: that needs no standard library of its own, and
     # the runtime, which a library does not bring, is the preloaded one.
