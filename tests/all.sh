@@ -37,7 +37,7 @@ cargo_test() {
 }
 # With what hangs, a part fails by itself, and the others still have their turn: the
 # longest takes two and a half minutes.
-drive() { MODULE=$module timeout --foreground --kill-after 1m 12m "$newest/bin/python" "$@"; }
+drive() { MODULE=$module timeout --verbose --foreground --kill-after 1m 12m "$newest/bin/python" "$@"; }
 # Real workers get no more of a busy machine than is left.
 or_once_more() {
     "$@" && return
